@@ -1,0 +1,220 @@
+"""Makes word problems: the same (seed, split, index) always gives the same problem.
+
+Splits are disjoint by construction: a world belongs to the split that the hash of its structure and
+numbers (names and phrasing left out) falls into, and a draw that falls elsewhere is drawn again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+
+from glore_jax.records import Problem
+from glore_jax.tasks.arithmetic.phrases import PATTERNS
+from glore_jax.tasks.arithmetic.quantities import (
+    MAX_VALUE,
+    NAMES,
+    SYMBOL,
+    THINGS,
+    Quantity,
+    World,
+    apply_symbol,
+    numbers_of,
+)
+
+# Share of the hash space, in percent. `corpus` is what the base model is made from.
+SPLITS = {"corpus": range(0, 70), "train": range(70, 88), "dev": range(88, 92), "test": range(92, 100)}
+STEP_COUNTS = tuple(range(2, 9))
+_UNARY = ("more", "fewer", "times", "half", "left")
+_CONSTANTS = {"more": (2, 9), "fewer": (2, 9), "times": (2, 4), "half": (2, 2), "left": (2, 9), "cost": (2, 5)}
+
+
+class _Draft:
+    """A world under construction; `open_ends` are computed quantities that nothing uses yet."""
+
+    def __init__(self, rng: random.Random):
+        self.rng = rng
+        self.quantities: list[Quantity] = []
+        self.open_ends: list[str] = []
+        self.things = rng.sample(THINGS, rng.choice((1, 1, 2, 3)))
+
+    def table(self) -> dict[str, Quantity]:
+        return {q.label: q for q in self.quantities}
+
+    def owner(self) -> tuple[str, str] | None:
+        """A (person, thing) that no quantity has yet; mostly a new person."""
+        taken = {(q.person, q.thing) for q in self.quantities}
+        persons = {q.person for q in self.quantities}
+        thing = self.rng.choice(self.things)
+        fresh = [n for n in NAMES if n not in persons]
+        known = [n for n in sorted(persons) if n and (n, thing) not in taken]
+        pool = known if known and (not fresh or self.rng.random() < 0.15) else fresh
+        return (self.rng.choice(pool), thing) if pool else None
+
+    def add_given(self) -> str | None:
+        owner = self.owner()
+        if owner is None:
+            return None
+        value = self.rng.randint(2, 20)
+        label = f"{owner[0]}'s {owner[1]}"
+        self.quantities.append(Quantity(label, *owner, "given", (), value, value))
+        return label
+
+    def add(self, kind: str, operands: Sequence[str]) -> str | None:
+        """A quantity of `kind` computed from `operands`; None where its value would be out of range."""
+        table = self.table()
+        if kind in ("left", "cost"):
+            parent = table[operands[0]]
+            if parent.label != f"{parent.person}'s {parent.thing}" or f"{parent.label} {kind}" in table:
+                return None
+            person, thing, label = parent.person, parent.thing, f"{parent.label} {kind}"
+        elif kind == "total":
+            person, thing, label = "", "", "Total"
+        else:
+            owner = self.owner()
+            if owner is None:
+                return None
+            person, thing = owner
+            label = f"{person}'s {thing}"
+        constant = self.rng.randint(*_CONSTANTS[kind]) if kind in _CONSTANTS else None
+        quantity = Quantity(label, person, thing, kind, tuple(operands), constant, 0)
+        value = apply_symbol(SYMBOL[kind], *numbers_of(quantity, table))
+        if value is None or not 1 <= value <= MAX_VALUE:
+            return None
+        self.quantities.append(Quantity(label, person, thing, kind, tuple(operands), constant, value))
+        return label
+
+
+def _take_step(draft: _Draft, remaining: int) -> bool:
+    """Adds one computed quantity so that `remaining - 1` further ones can join all open ends."""
+    rng, ends = draft.rng, draft.open_ends
+    must_merge = len(ends) - 1 >= remaining
+    may_branch = len(ends) < remaining and len(ends) < 3
+    last = remaining == 1
+    if not ends or (may_branch and not must_merge and rng.random() < 0.15):
+        parent = draft.add_given()
+        operands = [parent] if parent else []
+    elif must_merge or (len(ends) > 1 and rng.random() < 0.35):
+        operands = rng.sample(ends, 2)
+    else:
+        operands = [rng.choice(ends)]
+        if rng.random() < 0.2:
+            others = [q.label for q in draft.quantities if q.label not in operands and q.kind != "cost"]
+            operands.append(rng.choice(others))
+    if not operands:
+        return False
+    if len(operands) == 2:
+        kind = rng.choice(("sum", "sum", "difference", "total") if last else ("sum", "sum", "difference"))
+    else:
+        kind = rng.choice((*_UNARY, "cost") if last else _UNARY)
+    label = draft.add(kind, operands)
+    if label is None:
+        return False
+    draft.open_ends = [e for e in ends if e not in operands] + [label]
+    return True
+
+
+def make_world(rng: random.Random, steps: int) -> World | None:
+    """A world whose target takes exactly `steps` computations, with up to two idle quantities."""
+    draft = _Draft(rng)
+    for done in range(steps):
+        if not any(_take_step(draft, steps - done) for _ in range(6)):
+            return None
+    (target,) = draft.open_ends
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        if rng.random() < 0.5:
+            draft.add_given()
+        else:
+            references = [q.label for q in draft.quantities if q.kind not in ("cost", "total")]
+            draft.add(rng.choice(_UNARY[:4]), [rng.choice(references)])
+    world = World(tuple(draft.quantities), target)
+    return world if len(world.needed()) == steps else None
+
+
+def signature(world: World) -> str:
+    """Structure and numbers of a world, without names, things and phrasing."""
+    place = {q.label: i for i, q in enumerate(world.quantities)}
+    rows = [(q.kind, [place[o] for o in q.operands], q.constant) for q in world.quantities]
+    return json.dumps([rows, place[world.target]])
+
+
+def split_of(world: World) -> str:
+    """The split that a world belongs to."""
+    residue = int(hashlib.sha256(signature(world).encode()).hexdigest(), 16) % 100
+    return next(name for name, residues in SPLITS.items() if residue in residues)
+
+
+def question_text(world: World, rng: random.Random) -> str:
+    """The world's statements in random order, then the question."""
+    table = world.by_label()
+    sentences = []
+    for q in world.quantities:
+        if q.kind == "total":
+            continue
+        pattern = rng.choice(PATTERNS[q.kind])
+        names = dict(zip("rs", q.operands, strict=False))
+        sentences.append(pattern.format(A=q.person, x=q.thing, n=q.constant, **names))
+    rng.shuffle(sentences)
+    target = table[world.target]
+    ask = {"left": "ask_left", "cost": "ask_cost", "total": "ask_total"}.get(target.kind, "ask")
+    names = dict(zip("rs", target.operands, strict=False))
+    sentences.append(rng.choice(PATTERNS[ask]).format(A=target.person, x=target.thing, **names))
+    return " ".join(sentences)
+
+
+def step_text(quantity: Quantity, table: dict[str, Quantity]) -> str:
+    """The gold line that computes a quantity.
+
+    >>> a = Quantity("Ann's nuts", "Ann", "nuts", "given", (), 7, 7)
+    >>> b = Quantity("Ben's nuts", "Ben", "nuts", "more", ("Ann's nuts",), 3, 10)
+    >>> step_text(b, {a.label: a, b.label: b})
+    "Ben's nuts: <<7+3=10>>10"
+    """
+    a, b = numbers_of(quantity, table)
+    return f"{quantity.label}: <<{a}{SYMBOL[quantity.kind]}{b}={quantity.value}>>{quantity.value}"
+
+
+def solution_lines(world: World, rng: random.Random) -> list[str]:
+    """A worked solution, one needed quantity a line and the answer last; chains are finished one by one."""
+    table, lines, done = world.by_label(), [], set()
+
+    def visit(label: str) -> None:
+        quantity = table[label]
+        if label in done or quantity.kind == "given":
+            return
+        done.add(label)
+        for operand in rng.sample(quantity.operands, len(quantity.operands)):
+            visit(operand)
+        lines.append(step_text(quantity, table))
+
+    visit(world.target)
+    return [*lines, f"#### {table[world.target].value}"]
+
+
+def make_problem(seed: int, split: str, index: int, step_weights: Sequence[float]) -> Problem:
+    """Problem number `index` of a split.
+
+    Args:
+      seed: of the whole data set.
+      split: a key of SPLITS.
+      index: number within the split.
+      step_weights: relative frequency of 2, 3, ... 8 steps.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
+    rng = random.Random(f"{seed}/{split}/{index}")
+    steps = rng.choices(STEP_COUNTS, weights=step_weights)[0]
+    while True:
+        world = make_world(rng, steps)
+        if world is not None and split_of(world) == split:
+            break
+    table = world.by_label()
+    return Problem(
+        id=f"{split}-{index}",
+        question=question_text(world, rng),
+        answer=str(table[world.target].value),
+        solution="\n".join(solution_lines(world, rng)),
+        facts=world.to_json(),
+    )

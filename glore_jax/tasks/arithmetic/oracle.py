@@ -1,0 +1,55 @@
+"""Judges any solution text against the facts of its problem, exactly.
+
+It judges what a step says, not whether it equals the generator's own solution: another valid order
+of steps, an unneeded true step or swapped operands of a sum are right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol, numbers_of
+
+_STEP = re.compile(r"([^:<>]+): <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
+_ANSWER = re.compile(r"#### (\d+)")
+
+
+def fault(world: World, line: str) -> str | None:
+    """What is wrong with one step, or None.
+
+    Returns:
+      `unreadable`, `wrong quantity` (a label the problem does not define, or one that is given),
+      `wrong operand` (a number or operation other than the statement's), `wrong computation`,
+      `wrong answer` (of the closing line), or None for a true step.
+    """
+    table = world.by_label()
+    answer = _ANSWER.fullmatch(line)
+    if answer:
+        return None if int(answer[1]) == table[world.target].value else "wrong answer"
+    match = _STEP.fullmatch(line)
+    if not match:
+        return "unreadable"
+    label, symbol = match[1], match[3]
+    a, b, stated, repeated = (int(match[i]) for i in (2, 4, 5, 6))
+    quantity = table.get(label)
+    if quantity is None or quantity.kind == "given":
+        return "wrong quantity"
+    expected = numbers_of(quantity, table)
+    swapped = symbol in "+*" and (b, a) == expected
+    if symbol != SYMBOL[quantity.kind] or not ((a, b) == expected or swapped):
+        return "wrong operand"
+    if apply_symbol(symbol, a, b) != stated or stated != repeated:
+        return "wrong computation"
+    return None
+
+
+def first_false_step(facts: str, steps: Sequence[str]) -> int:
+    """Index of the first false step of a solution, or -1 where every step is true.
+
+    Args:
+      facts: `Problem.facts`.
+      steps: the solution's lines, the answer line included.
+    """
+    world = World.from_json(facts)
+    return next((i for i, line in enumerate(steps) if fault(world, line) is not None), -1)

@@ -1,0 +1,86 @@
+"""SentencePiece tokenizers: training one, loading one, text to ids and back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+
+from glore_jax.errors import InputError
+
+STEP_END, BAD, DRAFT, REWRITE = "\n", "[BAD]", "[DRAFT]", "[REWRITE]"
+NUM_VALUE_MARKS = 10
+VALUE_MARKS = tuple(f"[V{i}]" for i in range(NUM_VALUE_MARKS))
+# One token each, always: a step end that merged with its neighbour could not carry a label.
+MARKS = (STEP_END, BAD, DRAFT, REWRITE, *VALUE_MARKS)
+# Pieces that keep worked solutions short without hiding names or digits in longer pieces.
+# (SentencePiece writes a space as \u2581.)
+_ARITHMETIC_PIECES = ("'s", ":\u2581<<", "<<", ">>", "\u2581####\u2581", "####")
+
+
+class Tokenizer:
+    """Text to token ids and back. Ids of the marks are attributes."""
+
+    def __init__(self, model: bytes):
+        self.model = model
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        missing = [m for m in MARKS if self.processor.piece_to_id(m) == self.processor.unk_id()]
+        if missing:
+            raise InputError(f"the tokenizer lacks the marks {missing}; train one with `glore_jax.text.tokenizers.train`")
+        self.pad, self.eos = self.processor.pad_id(), self.processor.eos_id()
+        self.step_end, self.bad = self.mark(STEP_END), self.mark(BAD)
+        self.draft, self.rewrite = self.mark(DRAFT), self.mark(REWRITE)
+        self.value_marks = tuple(self.mark(m) for m in VALUE_MARKS)
+        self.vocab_size = self.processor.vocab_size()
+
+    def mark(self, piece: str) -> int:
+        return self.processor.piece_to_id(piece)
+
+    def encode(self, text: str) -> list[int]:
+        return self.processor.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids, line by line; padding and the end token vanish."""
+        lines: list[list[int]] = [[]]
+        for i in ids:
+            if i == self.step_end:
+                lines.append([])
+            elif i not in (self.pad, self.eos):
+                lines[-1].append(int(i))
+        return "\n".join(self.processor.decode(line) for line in lines)
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self.model)
+
+
+def load(path: str | Path) -> Tokenizer:
+    """Reads a `.model` file."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no tokenizer there; expected a SentencePiece .model file")
+    return Tokenizer(path.read_bytes())
+
+
+def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Trains a byte-pair SentencePiece model: digits split, bytes as fallback, marks as whole tokens."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        split_digits=True,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        user_defined_symbols=[*MARKS, *_ARITHMETIC_PIECES],
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=2,
+        minloglevel=2,
+    )
+    return Tokenizer(model.getvalue())

@@ -1,0 +1,42 @@
+"""Package definition; the comments say what each dependency is for."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="glore_jax",
+    version="0.1.0",
+    description="GLoRe in JAX: stepwise outcome reward models and global and local refiners for language models.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["glore_jax", "glore_jax.*"]),
+    package_data={"glore_jax": ["assets/*", "assets/*/*", "evaluation/*.j2"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "jax>=0.10.2,<0.13",  # arrays, jit, sharding; no backend is required here, see the README
+        "flax>=0.12.8,<0.13",  # the models, as pure functions (flax.linen)
+        "optax>=0.2.8",  # optimizers and schedules
+        "orbax-checkpoint>=0.12",  # checkpoints of a training under way
+        "ml-collections>=1.1",  # the configuration files
+        "sentencepiece>=0.2.1",  # tokenizers
+        "safetensors>=0.7",  # finished models
+        "pyarrow>=21",  # tables of records, as Parquet
+        "numpy>=2.0",  # host-side arrays
+        "rich>=13",  # progress, tables, readable errors in the terminal
+        "matplotlib>=3.9",  # the plots of the report page
+        "jinja2>=3.1",  # the report page itself, with escaping
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",  # the test runner
+            "pytest-timeout>=2.3",  # a stuck test fails and names itself
+            "hypothesis>=6.100",  # property tests
+            "ruff>=0.14",  # formatting and lint
+            "pyright>=1.1.400",  # types
+            "import-linter>=2.1",  # imports run downward only
+        ],
+    },
+    entry_points={"console_scripts": ["glore = glore_jax.cli:main"]},
+)
