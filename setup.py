@@ -24,6 +24,7 @@ setup(
         "safetensors>=0.7",  # finished models
         "pyarrow>=21",  # tables of records, as Parquet
         "numpy>=2.0",  # host-side arrays
+        "scipy>=1.13",  # Student's t for intervals over seeds
         "rich>=13",  # progress, tables, readable errors in the terminal
         "matplotlib>=3.9",  # the plots of the report page
         "jinja2>=3.1",  # the report page itself, with escaping

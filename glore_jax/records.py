@@ -41,7 +41,7 @@ class Solution:
       problem_id: the problem it answers.
       tokens: what the model wrote, without the prompt, with the end token where it came.
       step_ends: for each step, the number of tokens up to and including its last one.
-      text: the decoded tokens.
+      text: the decoded steps, joined by line ends: exactly one line a step.
       right: whether its final answer equals the problem's.
       finished: whether it ended by itself, not at the length limit.
     """
@@ -57,6 +57,10 @@ class Solution:
     @property
     def num_steps(self) -> int:
         return len(self.step_ends)
+
+    @property
+    def steps(self) -> list[str]:
+        return self.text.split("\n") if self.step_ends else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,10 @@ class Rollout:
     step_ends: tuple[int, ...]
     text: str
     right: bool
+
+    @property
+    def steps(self) -> list[str]:
+        return self.text.split("\n") if self.step_ends else []
 
 
 @dataclasses.dataclass(frozen=True)

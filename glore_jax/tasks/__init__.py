@@ -1,0 +1,47 @@
+"""Tasks: each yields Problems, and may have an oracle that judges steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from glore_jax.errors import InputError
+from glore_jax.records import Problem
+from glore_jax.tasks import arithmetic, jsonl
+
+Oracle = Callable[[str, Sequence[str]], int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Attributes: train, dev, test; no problem is in two of them."""
+
+    train: list[Problem]
+    dev: list[Problem]
+    test: list[Problem]
+
+
+def load(task: Any) -> Splits:
+    """Problems of a task's configuration: `name` says which task, the rest is that task's own."""
+    if task.name == "arithmetic":
+        weights = tuple(task.step_weights)
+        if len(weights) != len(arithmetic.STEP_COUNTS) or not sum(weights) > 0:
+            raise InputError(
+                f"task.step_weights={weights}: expected {len(arithmetic.STEP_COUNTS)} weights, of 2 to 8 steps"
+            )
+        sizes = {split: getattr(task, split) for split in ("train", "dev", "test")}
+        return Splits(
+            **{
+                split: [arithmetic.make_problem(task.seed, split, i, weights) for i in range(n)]
+                for split, n in sizes.items()
+            }
+        )
+    if task.name == "jsonl":
+        return Splits(**jsonl.load(task))
+    raise InputError(f"task.name={task.name!r}: unknown task; there are arithmetic and jsonl")
+
+
+def oracle(task_name: str) -> Oracle | None:
+    """The first-false-step function of a task, or None where nobody knows."""
+    return arithmetic.first_false_step if task_name == "arithmetic" else None

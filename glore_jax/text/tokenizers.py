@@ -28,7 +28,9 @@ class Tokenizer:
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         missing = [m for m in MARKS if self.processor.piece_to_id(m) == self.processor.unk_id()]
         if missing:
-            raise InputError(f"the tokenizer lacks the marks {missing}; train one with `glore_jax.text.tokenizers.train`")
+            raise InputError(
+                f"the tokenizer lacks the marks {missing}; train one with `glore_jax.text.tokenizers.train`"
+            )
         self.pad, self.eos = self.processor.pad_id(), self.processor.eos_id()
         self.step_end, self.bad = self.mark(STEP_END), self.mark(BAD)
         self.draft, self.rewrite = self.mark(DRAFT), self.mark(REWRITE)

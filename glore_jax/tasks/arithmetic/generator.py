@@ -27,7 +27,7 @@ from glore_jax.tasks.arithmetic.quantities import (
 # Share of the hash space, in percent. `corpus` is what the base model is made from.
 SPLITS = {"corpus": range(0, 70), "train": range(70, 88), "dev": range(88, 92), "test": range(92, 100)}
 STEP_COUNTS = tuple(range(2, 9))
-_UNARY = ("more", "fewer", "times", "half", "left")
+_UNARY = ("more", "fewer", "times", "half", "left", "cost")
 _CONSTANTS = {"more": (2, 9), "fewer": (2, 9), "times": (2, 4), "half": (2, 2), "left": (2, 9), "cost": (2, 5)}
 
 
@@ -43,40 +43,30 @@ class _Draft:
     def table(self) -> dict[str, Quantity]:
         return {q.label: q for q in self.quantities}
 
-    def owner(self) -> tuple[str, str] | None:
-        """A (person, thing) that no quantity has yet; mostly a new person."""
-        taken = {(q.person, q.thing) for q in self.quantities}
-        persons = {q.person for q in self.quantities}
-        thing = self.rng.choice(self.things)
-        fresh = [n for n in NAMES if n not in persons]
-        known = [n for n in sorted(persons) if n and (n, thing) not in taken]
-        pool = known if known and (not fresh or self.rng.random() < 0.15) else fresh
-        return (self.rng.choice(pool), thing) if pool else None
+    def person(self) -> str | None:
+        """Somebody who has no quantity yet."""
+        taken = {q.person for q in self.quantities}
+        fresh = [name for name in NAMES if name not in taken]
+        return self.rng.choice(fresh) if fresh else None
 
     def add_given(self) -> str | None:
-        owner = self.owner()
-        if owner is None:
+        person = self.person()
+        if person is None:
             return None
-        value = self.rng.randint(2, 20)
-        label = f"{owner[0]}'s {owner[1]}"
-        self.quantities.append(Quantity(label, *owner, "given", (), value, value))
-        return label
+        thing, value = self.rng.choice(self.things), self.rng.randint(2, 20)
+        self.quantities.append(Quantity(f"{person}'s {thing}", person, thing, "given", (), value, value))
+        return f"{person}'s {thing}"
 
     def add(self, kind: str, operands: Sequence[str]) -> str | None:
         """A quantity of `kind` computed from `operands`; None where its value would be out of range."""
         table = self.table()
-        if kind in ("left", "cost"):
-            parent = table[operands[0]]
-            if parent.label != f"{parent.person}'s {parent.thing}" or f"{parent.label} {kind}" in table:
-                return None
-            person, thing, label = parent.person, parent.thing, f"{parent.label} {kind}"
-        elif kind == "total":
-            person, thing, label = "", "", "Total"
-        else:
-            owner = self.owner()
+        person, thing, label = "", "", "Total"
+        if kind != "total":
+            owner = self.person()
             if owner is None:
                 return None
-            person, thing = owner
+            things = {"cost": "dollars", "left": table[operands[0]].thing}
+            person, thing = owner, things.get(kind) or self.rng.choice(self.things)
             label = f"{person}'s {thing}"
         constant = self.rng.randint(*_CONSTANTS[kind]) if kind in _CONSTANTS else None
         quantity = Quantity(label, person, thing, kind, tuple(operands), constant, 0)
@@ -101,14 +91,14 @@ def _take_step(draft: _Draft, remaining: int) -> bool:
     else:
         operands = [rng.choice(ends)]
         if rng.random() < 0.2:
-            others = [q.label for q in draft.quantities if q.label not in operands and q.kind != "cost"]
+            others = [q.label for q in draft.quantities if q.label not in operands]
             operands.append(rng.choice(others))
     if not operands:
         return False
     if len(operands) == 2:
         kind = rng.choice(("sum", "sum", "difference", "total") if last else ("sum", "sum", "difference"))
     else:
-        kind = rng.choice((*_UNARY, "cost") if last else _UNARY)
+        kind = rng.choice(_UNARY)
     label = draft.add(kind, operands)
     if label is None:
         return False
@@ -127,8 +117,7 @@ def make_world(rng: random.Random, steps: int) -> World | None:
         if rng.random() < 0.5:
             draft.add_given()
         else:
-            references = [q.label for q in draft.quantities if q.kind not in ("cost", "total")]
-            draft.add(rng.choice(_UNARY[:4]), [rng.choice(references)])
+            draft.add(rng.choice(_UNARY), [rng.choice([q.label for q in draft.quantities if q.kind != "total"])])
     world = World(tuple(draft.quantities), target)
     return world if len(world.needed()) == steps else None
 
@@ -146,21 +135,25 @@ def split_of(world: World) -> str:
     return next(name for name, residues in SPLITS.items() if residue in residues)
 
 
+def _references(quantity: Quantity, table: dict[str, Quantity]) -> dict[str, str]:
+    """How a sentence refers to its operands: by the person alone where the thing is the same."""
+    operands = [table[label] for label in quantity.operands]
+    return {slot: o.person if o.thing == quantity.thing else o.label for slot, o in zip("rs", operands, strict=False)}
+
+
 def question_text(world: World, rng: random.Random) -> str:
     """The world's statements in random order, then the question."""
     table = world.by_label()
     sentences = []
     for q in world.quantities:
-        if q.kind == "total":
-            continue
-        pattern = rng.choice(PATTERNS[q.kind])
-        names = dict(zip("rs", q.operands, strict=False))
-        sentences.append(pattern.format(A=q.person, x=q.thing, n=q.constant, **names))
+        if q.kind != "total":
+            pattern = rng.choice(PATTERNS[q.kind])
+            sentences.append(pattern.format(A=q.person, x=q.thing, n=q.constant, **_references(q, table)))
     rng.shuffle(sentences)
     target = table[world.target]
-    ask = {"left": "ask_left", "cost": "ask_cost", "total": "ask_total"}.get(target.kind, "ask")
-    names = dict(zip("rs", target.operands, strict=False))
-    sentences.append(rng.choice(PATTERNS[ask]).format(A=target.person, x=target.thing, **names))
+    ask = f"ask_{target.kind}" if f"ask_{target.kind}" in PATTERNS else "ask"
+    pattern = rng.choice(PATTERNS[ask])
+    sentences.append(pattern.format(A=target.person, x=target.thing, **_references(target, table)))
     return " ".join(sentences)
 
 

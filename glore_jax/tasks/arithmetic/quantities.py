@@ -11,7 +11,7 @@ import json
 
 NAMES = (
     "Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ida", "Jack", "Kim", "Leo",
-    "Mia", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tina", "Vera",
+    "Mia", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tina", "Vera", "Will", "Yara", "Zoe", "Alma",
 )  # fmt: skip
 THINGS = (
     "apples", "books", "cards", "coins", "eggs", "kites", "lemons", "marbles",
@@ -30,7 +30,7 @@ class Quantity:
 
     Attributes:
       label: how solutions name it, e.g. `Tom's apples`.
-      person, thing: whose and of what (`person` is "" for a total).
+      person, thing: whose and of what (both "" for a total); no two quantities have the same person.
       kind: `given`, or the operation that defines it (a key of SYMBOL).
       operands: labels of the quantities it is computed from (none, one or two).
       constant: the number in its statement (a given's value, how many more, ...), or None.

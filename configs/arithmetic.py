@@ -1,0 +1,104 @@
+"""The whole paper on the embedded task: grade-school word problems and a student of one million parameters.
+
+glore run --config=configs/arithmetic.py --workdir=runs/arithmetic
+
+variant   what it is for                       machine    wall time
+(none)    every claim once, small sample       2 cores    see README
+full      every claim, 1,000 test problems     2 cores    see README
+smoke     does everything run?                 2 cores    see README
+"""
+
+from ml_collections import ConfigDict
+
+from glore_jax.errors import InputError
+
+
+def training(**changes) -> ConfigDict:
+    """Settings of one training; see `glore_jax.training.loop` and `.optimizer`."""
+    settings = ConfigDict(
+        {
+            "steps": 0,  # 0: as many as `epochs` takes
+            "epochs": 1.0,
+            "rows": 24,  # rows of a batch
+            "row_length": 336,  # tokens of a row; examples are packed into rows
+            "optimizer": "muon",
+            "learning_rate": 0.005,
+            "warmup": 0.05,  # share of the steps
+            "weight_decay": 0.0,
+            "clip": 1.0,
+            "checkpoint_seconds": 60,  # between two checkpoints of a training under way
+        }
+    )
+    settings.update(changes)
+    return settings
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    if variant not in ("", "full", "smoke"):
+        raise InputError(f"configs/arithmetic.py has no variant {variant!r}; there are :smoke and :full")
+    config = ConfigDict(
+        {
+            "recipe": "glore",
+            "seed": 0,
+            "devices": 2,  # CPU devices to split batches over; 0 leaves it to JAX
+            "task": {
+                "name": "arithmetic",
+                "seed": 0,
+                "train": 2000,  # problems
+                "dev": 400,
+                "test": 600,
+                "step_weights": (1, 1, 1, 1, 1, 1, 1),  # relative frequency of 2, 3, ... 8 steps
+            },
+            "base": {
+                "path": "",  # folder of a base model; "" is the one shipped with the package
+            },
+            "train_dtype": "bfloat16",  # activations; parameters and optimizer are float32
+            "sampling": {
+                "slots": 128,  # sequences that decode together
+                "sources": 32,  # prompts that are prefilled together
+                "chunk": 16,  # decoding steps between two looks of the host
+                "buckets": (96, 128, 160, 192, 256, 352),  # prompt lengths that are compiled for
+                "max_new_tokens": 144,
+                "temperature": 1.0,  # of samples and rollouts (the paper's)
+            },
+            "sft": {"train": training(epochs=1.0, row_length=256, rows=32)},
+            "expert_iteration": {
+                "rounds": 1,  # at most; stops earlier when the dev accuracy stops rising
+                "samples": 4,  # K a problem and round (paper: 96)
+                "train": training(epochs=1.0, row_length=256, rows=32),
+            },
+            "traces": {"per_problem": 4},
+            "labels": {
+                "wrong_per_problem": 1,  # traces whose prefixes are rolled out
+                "right_per_problem": 1,
+                "rollouts": 8,  # K a prefix (the paper's)
+                "consistency": "each",  # each, strict or off; see glore_jax.method.labels
+                "propagation": True,
+                "balance": True,
+            },
+            "value": {"init": "student", "train": training(steps=250)},
+            "refiner": {
+                "init": "base",
+                "bidirectional": False,  # True: the source attends in both directions (prefix LM)
+                "global_pairs": 2,  # targets for each wrong trace
+                "local_pairs": 4,  # pairs for each labelled wrong trace
+                "train": training(steps=250, row_length=448, rows=16),
+            },
+            "evaluation": {"samples": 16},  # student samples a test problem, for pass@k and best of three
+        }
+    )
+    if variant == "smoke":
+        config.task.update({"train": 160, "dev": 48, "test": 48})
+        config.sampling.slots = 64
+        config.evaluation.samples = 3
+        config.sft.train.update({"steps": 4, "rows": 16})
+        config.expert_iteration.train.update({"steps": 4, "rows": 16})
+        config.value.train.update({"steps": 6, "rows": 8})
+        config.refiner.train.update({"steps": 6, "rows": 8})
+        config.labels.rollouts = 2
+    if variant == "full":
+        config.task.update({"train": 5000, "dev": 500, "test": 1000})
+        config.expert_iteration.rounds = 2
+        config.value.train.steps = 900
+        config.refiner.train.steps = 900
+    return config

@@ -1,0 +1,204 @@
+"""`glore <command>`: the only place that parses a command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import rich
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from glore_jax import configuration, pipeline, progress, workfolder
+from glore_jax.errors import InputError
+from glore_jax.interrupts import Interrupted
+
+_EXAMPLES = """\
+examples:
+  glore run --config=configs/arithmetic.py --workdir=runs/seed0        the whole pipeline
+  glore run --config=configs/arithmetic.py:smoke --workdir=runs/smoke  the same, small
+  glore stages --workdir=runs/seed0                                    what is done, and what is not
+  glore report runs/seed0 runs/seed1 runs/seed2                        several seeds in one table
+
+`glore COMMAND --help` says more about each."""
+
+_RUN = """\
+Runs every stage that is not done yet. Stop it when you like (Ctrl-C, SIGTERM, even kill -9) and type the
+same command again: it goes on where it stopped. A finished run typed again only prints its table.
+
+examples:
+  glore run --config=configs/arithmetic.py --workdir=runs/seed0
+  glore run --config=configs/arithmetic.py:smoke --workdir=runs/smoke
+      the variant `smoke` of the same file
+  glore run --config=configs/arithmetic.py --workdir=runs/seed1 --config.seed=1
+      any key of the configuration can be set; tuples as 1,2,3
+  glore run --config=configs/jsonl.py --workdir=runs/mine --config.task.train=problems.jsonl
+      your own problems
+  glore run --config=configs/arithmetic.py --workdir=runs/seed0 --only=report
+      that stage alone, again; --from=STAGE runs it and every later one again
+
+A folder belongs to one configuration; for another choose another --workdir.
+Compiled programs are kept in ~/.cache/glore_jax, or in $GLORE_CACHE."""
+
+_STAGES = """\
+Lists the stages of a work folder: done; partial (begun); missing; stale (made by another version, or from
+inputs that have changed); damaged (files missing or changed).
+
+example:
+  glore stages --workdir=runs/seed0"""
+
+_REPORT = """\
+Prints the table of finished runs; of several, pooled, with an interval over seeds.
+
+examples:
+  glore report runs/seed0
+  glore report runs/seed0 runs/seed1 runs/seed2"""
+
+_STATE_COLOURS = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red", "missing": "dim"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains the way the rest of the package does."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` shows examples")
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser, and those of its commands by name."""
+    description = "GLoRe in JAX: stepwise outcome reward models, global and local refiners, end to end."
+    parser = _Parser(prog="glore", description=description, epilog=_EXAMPLES)
+    made = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    run = made.add_parser("run", help="run the pipeline, or go on with it", description=_RUN)
+    run.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
+    run.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="where everything is written")
+    run.add_argument("--only", metavar="STAGE", help="run just this stage, again if it is done")
+    run.add_argument("--from", dest="start_from", metavar="STAGE", help="run this stage and all later ones again")
+    listing = made.add_parser("stages", help="list the stages of a work folder", description=_STAGES)
+    listing.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="the work folder")
+    report = made.add_parser("report", help="print the table of finished runs", description=_REPORT)
+    report.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="work folders, e.g. one a seed")
+    return parser, {"run": run, "stages": listing, "report": report}
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Options and configuration overrides of a command line.
+
+    Raises:
+      InputError: an unknown command or option (with the nearest known one), or a missing one.
+    """
+    parser, commands = _parsers()
+    words = [word for word in argv if not word.startswith("-")]
+    if words and argv[0] == words[0] and words[0] not in commands:
+        raise InputError(f"no command {words[0]}; {configuration.nearest(words[0], commands)}")
+    options, rest = parser.parse_known_args(argv)
+    overrides = [word for word in rest if options.command == "run" and word.startswith(configuration.PREFIX)]
+    unknown = [word for word in rest if word not in overrides]
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        actions = commands[options.command]._option_string_actions
+        if name.startswith("-"):
+            advice = configuration.nearest(name, actions)
+        elif any("=" not in word for word in overrides):
+            advice = f"a key takes its value after `=`, as in {overrides[-1]}={name}"
+        else:
+            advice = f"every option of `glore {options.command}` begins with --"
+        raise InputError(f"`glore {options.command}` does not know {name}; {advice}")
+    return options, overrides
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `glore`.
+
+    Returns:
+      0; 2 where the input is at fault; 130 and 143 where Ctrl-C or SIGTERM stopped the run.
+    """
+    try:
+        options, overrides = parse(sys.argv[1:] if argv is None else argv)
+        if options.command == "run":
+            _run(options, overrides)
+        elif options.command == "stages":
+            _print_stages(options.workdir)
+        else:
+            from glore_jax import stages
+
+            stages.report(options.dirs)
+    except InputError as error:
+        Console(stderr=True).print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        return 2
+    except Interrupted as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:  # before or after the run proper
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace, overrides: list[str]) -> None:
+    config = configuration.load(options.config, overrides)
+    prepare_jax(config)
+    from glore_jax import stages  # here: it imports all of JAX, and a mistyped option should not wait for that
+
+    pipeline.run(
+        config,
+        options.workdir,
+        stages.of(config),
+        only=options.only,
+        start_from=options.start_from,
+        report=stages.print_report,
+    )
+
+
+def prepare_jax(config: ConfigDict) -> None:
+    """Compiled programs are kept on disk for the next run; `config.devices` sets how many CPU devices JAX shows."""
+    import jax
+
+    named = os.environ.get("GLORE_CACHE") or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    cache = named or Path.home() / ".cache" / "glore_jax"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if config.get("devices"):
+        jax.config.update("jax_num_cpu_devices", config.devices)
+
+
+def _print_stages(workdir: Path) -> None:
+    config = ConfigDict(workfolder.read_config(workdir))
+    from glore_jax import stages
+
+    table = Table("stage", "state", "reads", "time", "size", "made", title=str(workdir), title_justify="left")
+    for item in pipeline.states(config, workdir, stages.of(config)):
+        made = item.manifest
+        table.add_row(
+            item.stage.name,
+            Text(item.state, style=_STATE_COLOURS[item.state]),
+            ", ".join(item.stage.inputs),
+            progress.duration(made["seconds"]) if made else "",
+            _size(workfolder.size(made)) if made else "",
+            ", ".join(f"{key} {progress.number(value)}" for key, value in made["counts"].items()) if made else "",
+        )
+    rich.get_console().print(table)
+
+
+def _size(count: int) -> str:
+    """Readable bytes.
+
+    >>> _size(950), _size(12_345_678)
+    ('950 B', '11.8 MiB')
+    """
+    if count < 1024:
+        return f"{count} B"
+    value = count / 1024
+    for unit in ("KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

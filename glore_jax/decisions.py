@@ -1,0 +1,65 @@
+"""Which answer each way of inference gives, from candidates that are already made and scored.
+
+Section 1 of the paper's method: the ORM says when to refine (gate) and which candidate to keep (rerank).
+The baselines spend the same number of candidates: the best of three samples under the same ORM, or their majority.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from glore_jax import answers
+from glore_jax.records import Candidate, Case
+
+REFINERS = ("global", "local")
+
+
+def final_value(candidate: Candidate, model: str = "orm") -> float:
+    """A value model's probability for the whole solution: that of its last step, 0 for one without steps."""
+    values = candidate.values[model]
+    return values[-1] if values else 0.0
+
+
+def first_below(values: Sequence[float], threshold: float) -> int:
+    """The first step whose value is under the threshold, -1 where none is.
+
+    >>> first_below((0.9, 0.4, 0.2), 0.5), first_below((0.9, 0.5), 0.5)
+    (1, -1)
+    """
+    return next((i for i, value in enumerate(values) if value < threshold), -1)
+
+
+def rerank(draft: Candidate, rewrites: Sequence[Candidate], margin: float) -> Candidate:
+    """The rewrite of highest ORM final value (the first among equals) where it beats the draft's by over `margin`."""
+    best = max(rewrites, key=final_value)
+    return best if final_value(best) > final_value(draft) + margin else draft
+
+
+def system(case: Case, margin: float) -> Candidate:
+    """The whole system's choice of {draft, global, local}."""
+    return rerank(case.draft, [case.refinements[name] for name in REFINERS], margin)
+
+
+def gated(case: Case, refiner: str, gate: float) -> Candidate:
+    """The refiner's rewrite where the ORM's final value of the draft is below the gate, else the draft."""
+    return case.refinements[refiner] if final_value(case.draft) < gate else case.draft
+
+
+def best_of(samples: Sequence[Candidate]) -> Candidate:
+    """The sample of highest ORM final value, the earliest among equals."""
+    return max(samples, key=final_value)
+
+
+def majority(samples: Sequence[Candidate]) -> Candidate:
+    """The earliest sample with the most common final answer; among equally common ones, the earliest.
+
+    Answers are equal as numbers. A sample without one casts no vote; where none has one, the first is taken.
+    """
+    votes = [answers.parse_number(answers.final_answer(sample.solution.text) or "") for sample in samples]
+    counts = Counter(vote for vote in votes if vote is not None)
+    if not counts:
+        return samples[0]
+    # most_common keeps the order of first appearance among equal counts.
+    winner = counts.most_common(1)[0][0]
+    return samples[votes.index(winner)]

@@ -1,0 +1,250 @@
+"""Files that are whole or absent: atomic writes, checksums, and tables of records as Parquet.
+
+Everything is written beside its name and renamed, so that a reader, a crash or a full disk never
+meets half a file. Tables are plain Parquet (zstd): pandas, Polars, DuckDB and `datasets` open them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glore_jax.errors import InputError
+
+MANIFEST = "manifest.json"
+PARTIAL = ".partial"
+_SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+
+T = TypeVar("T")
+
+
+def unwritable(path: Path, error: Exception) -> InputError:
+    """The error to raise where `path` cannot be written: disk full, no permission, a file in the way."""
+    reason = getattr(error, "strerror", None) or error
+    return InputError(
+        f"{path}: cannot be written ({reason}); everything finished before it is intact. "
+        "Free space or choose a writable place, then type the same command again to go on"
+    )
+
+
+def damaged(path: Path, problem: str) -> InputError:
+    """The error to raise where an artifact is not what its stage wrote; says how to make it again."""
+    for folder in path.parents:
+        if folder.name.endswith(PARTIAL) or (folder / MANIFEST).exists() or path.name == MANIFEST:
+            stage = folder.name.removesuffix(PARTIAL)
+            return InputError(
+                f"{path}: {problem}. Make it again: glore run --config=… --workdir={folder.parent} --from={stage}"
+            )
+    return InputError(f"{path}: {problem}. Make it again: glore run --config=… --workdir=… --from=STAGE")
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """Opens a file beside `path` for writing and puts it in place once the block has ended well.
+
+    The folder is made where it is missing. Where the block fails, `path` is left as it was.
+
+    Raises:
+      InputError: the disk is full or the place not writable.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone after the rename; unreachable where the folder is not one
+            beside.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files that a killed process left anywhere under a folder."""
+    return sorted(folder.rglob(".*.tmp"))
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    with replacing(path) as file:
+        file.write(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a JSON value, indented, keys in the order given, with a newline at the end."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file that the package wrote.
+
+    Raises:
+      InputError: missing, truncated or not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise damaged(path, f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+        raise damaged(path, f"is not whole JSON ({error})") from error
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_table(path: str | Path, rows: Sequence[T], cls: type[T]) -> None:
+    """Writes dataclass rows as a Parquet table, one column a field.
+
+    Args:
+      path: where to; by custom it ends in `.parquet`.
+      rows: instances of `cls`; none at all is fine and keeps the columns.
+      cls: a dataclass whose fields are int, float, bool, str, `X | None`, `tuple[X, ...]`,
+        `dict[str, X]` or such dataclasses: they become columns, lists, maps and structs.
+    """
+    schema = _schema(cls)
+    columns = [
+        pa.array([_to_arrow(getattr(row, name), hint) for row in rows], schema.field(name).type)
+        for name, hint in _hints(cls).items()
+    ]
+    with replacing(path) as file:
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), file, compression="zstd")
+
+
+def read_table(path: str | Path, cls: type[T]) -> list[T]:
+    """Reads the rows that `write_table` wrote.
+
+    Raises:
+      InputError: missing, truncated, or with columns other than the fields of `cls`.
+    """
+    path = Path(path)
+    try:
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise damaged(path, "no such file") from error
+    except (pa.ArrowException, OSError) as error:
+        problem = str(error).splitlines()[0]
+        raise damaged(path, f"is not a whole Parquet table ({problem})") from error
+    schema = _schema(cls)
+    if not table.schema.equals(schema):
+        raise damaged(
+            path, f"is not a table of {cls.__name__}: has columns {_columns(table.schema)}, expected {_columns(schema)}"
+        )
+    columns = [_from_arrow(table.column(name).combine_chunks(), hint) for name, hint in _hints(cls).items()]
+    return [cls(*values) for values in zip(*columns, strict=True)]
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Field names and resolved types of a dataclass, in order."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+@functools.cache
+def _schema(cls: type) -> pa.Schema:
+    return pa.schema([_field(name, hint) for name, hint in _hints(cls).items()])
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    return pa.field(name, _arrow_type(hint), nullable=_optional(hint) is not None)
+
+
+def _optional(hint: Any) -> Any:
+    """X where the hint is `X | None`, else None."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return None
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    if len(kinds) != 1 or len(kinds) == len(typing.get_args(hint)):
+        raise TypeError(f"{hint}: a column can be one type or None, nothing wider")
+    return kinds[0]
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    """Arrow type of a field's type hint."""
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if dataclasses.is_dataclass(hint):
+        return pa.struct([_field(name, inner) for name, inner in _hints(typing.cast(type, hint)).items()])
+    arguments = typing.get_args(hint)
+    if (inner := _optional(hint)) is not None:
+        return _arrow_type(inner)
+    if typing.get_origin(hint) is tuple and arguments[1:] == (...,):
+        return pa.list_(_field("element", arguments[0]))
+    if typing.get_origin(hint) is dict and arguments[0] is str:
+        return pa.map_(pa.string(), _field("value", arguments[1]))
+    raise TypeError(f"{hint}: no column type for it; use int, float, bool, str, tuple[X, ...], dict[str, X]")
+
+
+def _to_arrow(value: Any, hint: Any) -> Any:
+    """A value in the form that `pa.array` takes: structs as dicts, maps as lists of pairs."""
+    if value is None or hint in _SCALARS:
+        return value
+    if (inner := _optional(hint)) is not None:
+        return _to_arrow(value, inner)
+    if dataclasses.is_dataclass(hint):
+        return {name: _to_arrow(getattr(value, name), h) for name, h in _hints(typing.cast(type, hint)).items()}
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is dict:
+        return [(key, _to_arrow(item, arguments[1])) for key, item in value.items()]
+    return value if arguments[0] in _SCALARS else [_to_arrow(item, arguments[0]) for item in value]
+
+
+def _from_arrow(array: Any, hint: Any) -> list[Any]:
+    """Values of an Arrow array, a whole column at a time: several times faster than row by row."""
+    if hint is str:
+        return array.to_pylist()
+    if hint in _SCALARS:
+        return array.to_numpy(zero_copy_only=False).tolist()
+    if (inner := _optional(hint)) is not None:
+        present = iter(_from_arrow(array.drop_null(), inner))
+        return [next(present) if valid else None for valid in array.is_valid().to_pylist()]
+    if dataclasses.is_dataclass(hint):
+        inner_hints = _hints(typing.cast(type, hint)).values()
+        columns = [_from_arrow(child, h) for child, h in zip(array.flatten(), inner_hints, strict=True)]
+        return [typing.cast(type, hint)(*values) for values in zip(*columns, strict=True)]
+    # Lists and maps keep all their items in one long array; row i owns offsets[i] to offsets[i + 1] of it.
+    arguments, offsets = typing.get_args(hint), array.offsets.to_pylist()
+    spans = list(itertools.pairwise(offsets))
+    if typing.get_origin(hint) is dict:
+        keys, items = array.keys.to_pylist(), _from_arrow(array.items, arguments[1])
+        return [dict(zip(keys[a:b], items[a:b], strict=True)) for a, b in spans]
+    items = _from_arrow(array.values, arguments[0])
+    return [tuple(items[a:b]) for a, b in spans]

@@ -1,0 +1,52 @@
+"""The base model: what LLaMA-2 is to the paper, made from the embedded task's corpus."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from glore_jax.models.decoder import Decoder
+from glore_jax.tasks.arithmetic.corpus import Document, make_document
+from glore_jax.text import formats, tokenizers
+from glore_jax.text.tokenizers import Tokenizer
+from glore_jax.training.batches import Example, language_example
+
+
+def _chunk(job: tuple[int, int, int, tuple[float, ...], float]) -> list[Document]:
+    seed, first, last, weights, revised = job
+    return [make_document(seed, i, weights, revised) for i in range(first, last)]
+
+
+def documents(seed: int, count: int, step_weights: Sequence[float], revised_share: float) -> list[Document]:
+    """The first `count` documents of the corpus, made by two processes."""
+    size = 2000
+    jobs = [(seed, a, min(a + size, count), tuple(step_weights), revised_share) for a in range(0, count, size)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        return [document for chunk in pool.imap(_chunk, jobs) for document in chunk]
+
+
+def train_tokenizer(corpus: Sequence[Document], vocab_size: int) -> Tokenizer:
+    """A SentencePiece tokenizer of the corpus (its first few thousand documents are plenty)."""
+    texts = (text for d in corpus[:4000] for text in (d.question, *d.solution))
+    return tokenizers.train(texts, vocab_size)
+
+
+def example(tokenizer: Tokenizer, document: Document) -> Example:
+    """Loss on the solution alone: after the question, or after the question and a first attempt."""
+    target, _ = formats.encode_solution(tokenizer, document.solution)
+    if not document.attempt:
+        return language_example(formats.encode_prompt(tokenizer, document.question), target)
+    attempt, ends = formats.encode_solution(tokenizer, document.attempt)
+    return language_example(formats.encode_refiner_source(tokenizer, document.question, attempt, ends), target)
+
+
+def init(model: Decoder, seed: int) -> Any:
+    """Fresh parameters, without their axis names."""
+    tokens = jnp.zeros((1, 8), jnp.int32)
+    boxed = model.init(jax.random.key(seed), tokens, tokens, jnp.ones((1, 8, 8), bool))["params"]
+    return nn.meta.unbox(boxed)

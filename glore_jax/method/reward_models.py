@@ -1,0 +1,92 @@
+"""ORM and SORM (paper sections 3.2 and 3.3): what they are trained on, and reading their values."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glore_jax.models import decoder, value_head
+from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import rules
+from glore_jax.records import Problem, Solution, StepLabels
+from glore_jax.text import formats
+from glore_jax.text.tokenizers import Tokenizer
+from glore_jax.training.batches import Example, value_example
+
+_SCORE_ROWS = 64
+_SCORE_STEP = 64  # rows are padded to a multiple of this many tokens, so few shapes are compiled
+
+
+def orm_labels(traces: Sequence[Solution]) -> list[StepLabels]:
+    """The ORM's targets: the final label at every step end. It learns the student's own value V^π."""
+    return [StepLabels(t.id, (int(t.right),) * t.num_steps) for t in traces]
+
+
+def balanced_traces(traces: Sequence[Solution]) -> list[Solution]:
+    """Equal numbers of right and wrong traces of each question: the balanced ORM's data."""
+    groups: dict[str, tuple[list[Solution], list[Solution]]] = defaultdict(lambda: ([], []))
+    for trace in traces:
+        groups[trace.problem_id][trace.right].append(trace)
+    out = []
+    for wrong, right in groups.values():
+        size = min(len(wrong), len(right))
+        out += wrong[:size] + right[:size]
+    return out
+
+
+def examples(
+    tokenizer: Tokenizer, problems: Mapping[str, Problem], traces: Sequence[Solution], labels: Sequence[StepLabels]
+) -> list[Example]:
+    """Training examples of a value model: one a trace that has any label left."""
+    out = []
+    for trace, entry in zip(traces, labels, strict=True):
+        if any(label >= 0 for label in entry.labels):
+            prompt = formats.encode_prompt(tokenizer, problems[trace.problem_id].question)
+            out.append(value_example(prompt, trace.tokens, trace.step_ends, entry.labels))
+    return out
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _values(model: decoder.Decoder, params: Any, tokens_BxT: jax.Array, length_B: jax.Array) -> jax.Array:
+    B, T = tokens_BxT.shape
+    positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
+    mask = decoder.causal_mask((positions < length_B[:, None]).astype(jnp.int32))
+    hidden, _ = model.apply({"params": params["decoder"]}, tokens_BxT, positions, mask)
+    return jax.nn.sigmoid(value_head.apply(params["value_head"], hidden))
+
+
+def score(
+    model: decoder.Decoder,
+    params: Any,
+    tokenizer: Tokenizer,
+    problems: Mapping[str, Problem],
+    solutions: Sequence[Solution],
+) -> list[tuple[float, ...]]:
+    """Step values of solutions: entry i is the value of the prefix that ends with step i."""
+    mesh = meshes.make()
+    params = jax.device_put(params, rules.replicated(mesh))
+    ids, reads = [], []
+    for s in solutions:
+        prompt = formats.encode_prompt(tokenizer, problems[s.problem_id].question)
+        ids.append([*prompt, *s.tokens])
+        reads.append([len(prompt) + end - 1 for end in s.step_ends])
+    out: list[tuple[float, ...]] = [()] * len(solutions)
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    for at in range(0, len(order), _SCORE_ROWS):
+        rows = order[at : at + _SCORE_ROWS]
+        width = -(-max(len(ids[i]) for i in rows) // _SCORE_STEP) * _SCORE_STEP
+        tokens = np.zeros((_SCORE_ROWS, width), np.int32)
+        length = np.zeros(_SCORE_ROWS, np.int32)
+        for r, i in enumerate(rows):
+            tokens[r, : len(ids[i])] = ids[i]
+            length[r] = len(ids[i])
+        values = np.asarray(_values(model, params, *rules.shard_batch((tokens, length), mesh)))
+        for r, i in enumerate(rows):
+            out[i] = tuple(float(values[r, p]) for p in reads[i])
+    return out

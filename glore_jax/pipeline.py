@@ -1,0 +1,342 @@
+"""The machinery of a run: a list of stages over a work folder; skip what is done, go on where it stopped.
+
+A stage is a function from finished input folders and a configuration to files in its own folder. What
+it returns are counts to print. Its result stands while its identity stands: the part of the
+configuration that it reads, the bytes of its inputs, and the package's version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import resource
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from glore_jax import configuration, files, progress, workfolder
+from glore_jax.errors import InputError
+from glore_jax.interrupts import Interrupted, stoppable
+
+if TYPE_CHECKING:
+    import jax
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One link of the pipeline.
+
+    Attributes:
+      name: also the name of its folder and of its randomness.
+      inputs: names of the earlier stages whose folders it reads.
+      run: does the work, writes into `context.folder`, returns counts to print and to keep.
+      summary: one line, shown when it starts and by `glore stages`.
+      config_keys: dotted keys or groups that it reads (`seed` is always there); it gets no others,
+        so that its fingerprint cannot miss one.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    run: Callable[[StageContext], dict[str, Any]]
+    summary: str
+    config_keys: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class StageContext:
+    """What a stage is given.
+
+    Attributes:
+      stage: its own description.
+      config: the keys it declared, and `seed`.
+      workdir: the folder of the whole run.
+      folder: where it writes. It survives a kill, so a stage that finds its own earlier work there
+        goes on from it.
+      resumed: whether there is such earlier work.
+      seed: the run's seed.
+      input: the finished folder of a declared input, checked; InputError where it is damaged.
+      check: raises `Interrupted` where the run was asked to stop; for loops without a progress bar.
+    """
+
+    stage: Stage
+    config: Any  # a ConfigDict; its own annotations would have a type checker doubt every nested key
+    workdir: Path
+    folder: Path
+    resumed: bool
+    seed: int
+    input: Callable[[str], Path]
+    check: Callable[[], None]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Scratch for the state of work under way; removed when the stage is done."""
+        return self.folder / workfolder.CHECKPOINT
+
+    def progress(self, total: int, unit: str, label: str, start: int = 0) -> AbstractContextManager[progress.Bar]:
+        """A progress bar of this stage: `with context.progress(500, "steps", "train") as bar: bar.advance()`."""
+        return progress.track(total, unit, f"{self.stage.name}: {label}", start, self.check)
+
+    def log(self, line: str) -> None:
+        """Prints one line under the stage's name."""
+        progress.say(f"{self.stage.name}: {line}")
+
+    def key(self, name: str = "") -> jax.Array:
+        """The stage's random key; one a name, the same in every run with this seed."""
+        import jax  # here, so that listing stages or a mistyped option never waits for it
+
+        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(f"{self.stage.name}/{name}".encode()))
+
+
+@dataclasses.dataclass(frozen=True)
+class StageState:
+    """How a stage stands in a work folder.
+
+    Attributes:
+      state: `done`; `partial` (begun, not finished); `stale` (made by another version, or from
+        inputs that have changed); `damaged` (files missing or changed); `missing`.
+      manifest: of a finished stage.
+    """
+
+    stage: Stage
+    state: str
+    manifest: workfolder.Manifest | None
+
+
+def run(
+    config: ConfigDict,
+    workdir: str | Path,
+    stages: Sequence[Stage],
+    *,
+    only: str | None = None,
+    start_from: str | None = None,
+    report: Callable[[Path], None] | None = None,
+) -> None:
+    """Runs every stage that is not done yet, in order.
+
+    Args:
+      config: the whole configuration.
+      workdir: made where it is missing; belongs to one configuration for good.
+      stages: each after its inputs.
+      only: run just this stage, again if it is done.
+      start_from: run this stage and every later one, again if they are done.
+      report: called with the folder once every stage is done; not called with `only`.
+
+    Raises:
+      InputError: a folder of another configuration or in use, an unknown stage, a damaged artifact,
+        a full disk.
+      Interrupted: Ctrl-C or SIGTERM; everything finished is kept.
+    """
+    workdir = Path(workdir)
+    names = check_order(stages)
+    if only is not None and start_from is not None:
+        raise InputError("--only and --from exclude each other: give one of them")
+    for option, name in (("--only", only), ("--from", start_from)):
+        if name is not None and name not in names:
+            raise InputError(f"{option}={name}: no such stage; {configuration.nearest(name, names)}")
+    forced = {only} if only else set(names[names.index(start_from) :]) if start_from else set()
+    began = time.monotonic()
+    with stoppable() as check, workfolder.locked(workdir), _explained(workdir):
+        workfolder.agree(workdir, config.to_dict())
+        workfolder.clean(workdir)
+        work = _Run(config, workdir, stages, check)
+        skipped = [stage.name for stage in stages if not work.make(stage, only, forced)]
+        if len(skipped) < len(stages) and not only:
+            progress.say(
+                f"all {len(stages)} stages are done; this run took {progress.duration(time.monotonic() - began)}"
+            )
+    if report is not None and not only:
+        report(workdir)
+
+
+def check_order(stages: Sequence[Stage]) -> list[str]:
+    """Names of the stages; ValueError where a name comes twice or an input does not come earlier."""
+    names: list[str] = []
+    for stage in stages:
+        late = [name for name in stage.inputs if name not in names]
+        if stage.name in names or late:
+            raise ValueError(f"stage {stage.name}: its name must be new and its inputs {late} earlier than it")
+        names.append(stage.name)
+    return names
+
+
+def states(config: ConfigDict, workdir: str | Path, stages: Sequence[Stage]) -> list[StageState]:
+    """How each stage stands; writes nothing."""
+    workdir, found = Path(workdir), {}
+    for stage in stages:
+        partial = (workdir / (stage.name + files.PARTIAL)).exists()
+        try:
+            manifest = workfolder.read_manifest(workdir / stage.name, stage.name)
+            if manifest is not None:
+                workfolder.verify(workdir / stage.name, manifest, content=False)
+        except InputError:  # a listing says what is damaged; a run says how
+            found[stage.name] = StageState(stage, "damaged", None)
+            continue
+        inputs = [found[name] for name in stage.inputs]
+        good = manifest is not None and all(given.state == "done" for given in inputs)
+        if manifest is not None and good:
+            prints = {given.stage.name: workfolder.fingerprint(given.manifest or {}) for given in inputs}
+            good = workfolder.matches(manifest, _identity(stage, config, prints))
+        state = "done" if good else "partial" if partial else "stale" if manifest else "missing"
+        found[stage.name] = StageState(stage, state, manifest)
+    return list(found.values())
+
+
+def _identity(stage: Stage, config: ConfigDict, inputs: dict[str, str]) -> workfolder.Identity:
+    return workfolder.identity(stage.name, _part(stage, config), inputs)
+
+
+def _seed(config: Any) -> int:
+    return int(config.get("seed", 0))
+
+
+def _part(stage: Stage, config: ConfigDict) -> dict[str, Any]:
+    """The part of the configuration that a stage reads."""
+    try:
+        return configuration.select(config, stage.config_keys) | {"seed": _seed(config)}
+    except InputError as error:
+        raise InputError(f"stage {stage.name}: {error}") from error
+
+
+@contextmanager
+def _explained(workdir: Path) -> Iterator[None]:
+    """Turns a full disk, met in a library that does not write through `files`, into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        name = error.filename if isinstance(error, OSError) else None
+        path = Path(name) if isinstance(name, str) else workdir
+        ours = path.is_relative_to(workdir)
+        # Checkpoint libraries wrap the system's error in one of their own and keep its text.
+        full = code in _FULL or os.strerror(errno.ENOSPC) in str(error)
+        if full or (ours and isinstance(error, PermissionError)):
+            raise files.unwritable(path, error) from error
+        raise
+
+
+class _Run:
+    """One run under way: which inputs have been checked, and the work on a single stage."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, stages: Sequence[Stage], check: Callable[[], None]):
+        self.config, self.workdir, self.check = config, workdir, check
+        self.stages = {stage.name: stage for stage in stages}
+        self.sound: set[str] = set()  # stages whose files have been read through and found whole
+
+    def make(self, stage: Stage, only: str | None, forced: set[str]) -> bool:
+        """Runs a stage unless it is done or not asked for; whether it did."""
+        if only and stage.name != only:
+            return False
+        self.check()
+        if only:
+            for name in stage.inputs:
+                self._require(stage, name)
+        inputs = {name: workfolder.fingerprint(self._manifest(name)) for name in stage.inputs}
+        expected = _identity(stage, self.config, inputs)
+        if stage.name not in forced and self._is_done(stage, expected):
+            return False
+        partial, final = self.workdir / (stage.name + files.PARTIAL), self.workdir / stage.name
+        if workfolder.adopt(partial, final, expected) is not None:
+            progress.say(f"{self._place(stage)}: was complete already")
+            return True
+        for name in stage.inputs:
+            self._read_through(name)  # before compute is spent
+        resumed = workfolder.begin(partial, expected)
+        progress.say(f"{self._place(stage)}: {stage.summary}{' (goes on where it stopped)' if resumed else ''}")
+        try:
+            self._work(stage, partial, final, expected, resumed)
+        except Interrupted:
+            option = f" with --from={stage.name}" if stage.name in forced and not only else ""
+            progress.say(
+                f"stopped in stage {stage.name}; what is finished is kept. "
+                f"To go on, type the same command again{option}."
+            )
+            raise
+        return True
+
+    def _work(self, stage: Stage, partial: Path, final: Path, expected: workfolder.Identity, resumed: bool) -> None:
+        """Runs a stage in its partial folder and publishes it with its manifest."""
+        context = StageContext(
+            stage=stage,
+            config=ConfigDict(_part(stage, self.config)).lock(),
+            workdir=self.workdir,
+            folder=partial,
+            resumed=resumed,
+            seed=_seed(self.config),
+            input=lambda name: self._input(stage, name),
+            check=self.check,
+        )
+        began = time.monotonic()
+        counts = stage.run(context)
+        seconds = time.monotonic() - began
+        manifest = expected | {
+            "revision": workfolder.git_revision(),
+            "counts": counts,
+            "seconds": round(seconds, 3),  # of the last attempt, where the stage was interrupted before
+            "peak_memory_bytes": peak_memory(),
+            "files": workfolder.describe(partial),
+        }
+        files.write_json(partial / files.MANIFEST, manifest)
+        workfolder.publish(partial, final)
+        self.sound.add(stage.name)
+        made = ", ".join(f"{name} {progress.number(value)}" for name, value in counts.items())
+        progress.say(f"  {made or 'done'} [{progress.duration(seconds)}]")
+
+    def _place(self, stage: Stage) -> str:
+        return f"[{list(self.stages).index(stage.name) + 1}/{len(self.stages)}] {stage.name}"
+
+    def _is_done(self, stage: Stage, expected: workfolder.Identity) -> bool:
+        manifest = workfolder.read_manifest(self.workdir / stage.name, stage.name)
+        if manifest is None or not workfolder.matches(manifest, expected):
+            return False
+        workfolder.verify(self.workdir / stage.name, manifest, content=False)
+        return True
+
+    def _manifest(self, name: str) -> workfolder.Manifest:
+        manifest = workfolder.read_manifest(self.workdir / name, name)
+        if manifest is None:
+            raise InputError(
+                f"{self.workdir / name}: the stage {name} is missing; run without --only, or --only={name}"
+            )
+        return manifest
+
+    def _require(self, stage: Stage, name: str) -> None:
+        """Checks that an input of the one stage to run is there and up to date, and its own inputs too."""
+        source = self.stages[name]
+        for earlier in source.inputs:
+            self._require(source, earlier)
+        inputs = {earlier: workfolder.fingerprint(self._manifest(earlier)) for earlier in source.inputs}
+        if not workfolder.matches(self._manifest(name), _identity(source, self.config, inputs)):
+            raise InputError(
+                f"{self.workdir / name}: out of date (other version or inputs), and stage {stage.name} needs it; "
+                f"run --from={name}"
+            )
+
+    def _input(self, stage: Stage, name: str) -> Path:
+        """The folder of a declared input."""
+        if name not in stage.inputs:
+            raise ValueError(f"stage {stage.name} reads {name}, which its inputs {stage.inputs} do not declare")
+        self._read_through(name)
+        return self.workdir / name
+
+    def _read_through(self, name: str) -> None:
+        """Checks every byte of a finished stage, once a run."""
+        if name not in self.sound:
+            workfolder.verify(self.workdir / name, self._manifest(name), content=True)
+            self.sound.add(name)
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process held at most, so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

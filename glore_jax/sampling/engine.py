@@ -1,0 +1,198 @@
+"""The one sampler: drafts, rollouts, refinements and evaluation all go through `Engine.generate`.
+
+A *source* is a token sequence that is prefilled once; a *request* continues a prefix of a source.
+The K x L verifying traces of a draft share the one prefill of that draft. Finished requests leave
+their slot at the end of a chunk and the next ones take it. What is sampled depends on the request's
+id and the token position alone, not on batch, order or slot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from glore_jax.errors import InputError
+from glore_jax.models.decoder import Decoder
+from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import rules
+from glore_jax.sampling import decode
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A continuation to sample.
+
+    Attributes:
+      id: names the randomness; unique in a call.
+      source: index of the source it continues.
+      length: how many tokens of the source are kept (at least one).
+      temperature: 0 is greedy.
+    """
+
+    id: str
+    source: int
+    length: int
+    temperature: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """Attributes: tokens (end token included), finished (ended by itself), logprob (sum, nats, temperature 1)."""
+
+    tokens: tuple[int, ...]
+    finished: bool
+    logprob: float
+
+
+def name_words(request_id: str) -> tuple[int, int]:
+    """Sixty-four bits of a request's name, as two words."""
+    digest = hashlib.sha256(request_id.encode()).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+
+
+class Engine:
+    """Samples from one model.
+
+    Args:
+      model, params: the decoder.
+      settings: `slots`, `sources`, `chunk`, `buckets` (prefix lengths that are compiled for),
+        `max_new_tokens`.
+      eos, pad: token ids.
+      bidirectional: whether sources are read in both directions.
+    """
+
+    def __init__(self, model: Decoder, params: Any, settings: Any, eos: int, pad: int, bidirectional: bool = False):
+        self.model, self.settings = model, settings
+        self.eos, self.pad, self.bidirectional = eos, pad, bidirectional
+        self.mesh = meshes.make()
+        self.params = jax.device_put(params, rules.replicated(self.mesh))
+
+    def generate(
+        self,
+        sources: Sequence[Sequence[int]],
+        requests: Sequence[Request],
+        key: jax.Array,
+        advance: Callable[[int, int], None] = lambda requests, tokens: None,
+    ) -> list[Completion]:
+        """Completions in the order of the requests.
+
+        Args:
+          key: of the stage.
+          advance: called with the numbers of requests and tokens finished since the last call.
+
+        Raises:
+          InputError: a source longer than the largest bucket (named by the request that asks for it).
+        """
+        buckets = sorted(self.settings.buckets)
+        by_bucket: dict[int, list[int]] = {}
+        for i, request in enumerate(requests):
+            need = len(sources[request.source])
+            bucket = next((b for b in buckets if b >= need), None)
+            if bucket is None:
+                raise InputError(
+                    f"request {request.id}: its source has {need} tokens, more than the largest bucket "
+                    f"{buckets[-1]}; raise sampling.buckets or shorten the question"
+                )
+            by_bucket.setdefault(bucket, []).append(i)
+        completions: dict[int, Completion] = {}
+        for bucket, members in sorted(by_bucket.items()):
+            shapes = decode.Shapes(
+                self.settings.slots, self.settings.sources, bucket, self.settings.max_new_tokens,
+                self.settings.chunk, self.bidirectional, self.eos, self.pad,
+            )  # fmt: skip
+            _Pass(self, shapes, sources, requests, members, key, advance).run(completions)
+        return [completions[i] for i in range(len(requests))]
+
+
+class _Pass:
+    """The requests of one bucket: refill, decode a chunk, harvest, until none is left."""
+
+    def __init__(self, engine, shapes, sources, requests, members, key, advance):
+        self.engine, self.shapes, self.sources, self.requests = engine, shapes, sources, requests
+        self.key, self.advance = key, advance
+        members = sorted(members, key=lambda i: requests[i].source)  # requests of one source lie together
+        self.waiting = members[::-1]
+        self.owner = [-1] * shapes.slots  # which request sits in a slot
+        self.pool: dict[int, int] = {}  # source -> its row in `prefilled`
+        self.prefilled: Any = None
+
+    def run(self, completions: dict[int, Completion]) -> None:
+        batch_sharding = rules.of_batch(self.engine.mesh)
+        slots = decode.empty(self.engine.model.config, self.shapes)
+        shardings = jax.tree.map(lambda x: batch_sharding if x.ndim else rules.replicated(self.engine.mesh), slots)
+        slots = jax.device_put(slots, shardings)
+        while self.waiting or max(self.owner) >= 0:
+            free = [slot for slot, owner in enumerate(self.owner) if owner < 0]
+            while free and self.waiting:
+                slots, free = self._refill(slots, free)
+            slots = decode.decode_chunk(self.engine.model, self.shapes, self.engine.params, slots, self.key)
+            self._harvest(slots, completions)
+
+    def _refill(self, slots: decode.Slots, free: list[int]) -> tuple[decode.Slots, list[int]]:
+        if self.requests[self.waiting[-1]].source not in self.pool:
+            self._prefill_next()
+        B = self.shapes.slots
+        request = {
+            "fill": np.zeros(B, bool),
+            "source": np.zeros(B, np.int32),
+            "prefix": np.zeros(B, np.int32),
+            "token": np.zeros(B, np.int32),
+            "limit": np.zeros(B, np.int32),
+            "temperature": np.zeros(B, np.float32),
+            "name": np.zeros((B, 2), np.uint32),
+        }
+        while free and self.waiting and self.requests[self.waiting[-1]].source in self.pool:
+            i, slot = self.waiting.pop(), free.pop()
+            r = self.requests[i]
+            self.owner[slot] = i
+            request["fill"][slot] = True
+            request["source"][slot] = self.pool[r.source]
+            request["prefix"][slot] = r.length - 1
+            request["token"][slot] = self.sources[r.source][r.length - 1]
+            request["limit"][slot] = self.shapes.ring
+            request["temperature"][slot] = r.temperature
+            request["name"][slot] = name_words(r.id)
+        return decode.insert(slots, self.prefilled, rules.shard_batch(request, self.engine.mesh)), free
+
+    def _prefill_next(self) -> None:
+        """Prefills the sources of the next waiting requests, as many as fit."""
+        chosen: list[int] = []
+        for i in reversed(self.waiting):
+            source = self.requests[i].source
+            if not chosen or chosen[-1] != source:
+                if len(chosen) == self.shapes.sources:
+                    break
+                chosen.append(source)
+        tokens = np.full((self.shapes.sources, self.shapes.prefix_columns), self.shapes.pad, np.int32)
+        length = np.zeros(self.shapes.sources, np.int32)
+        for row, source in enumerate(chosen):
+            tokens[row, : len(self.sources[source])] = self.sources[source]
+            # The last token of a both-ways source is read by decoding itself, as it is in training.
+            length[row] = len(self.sources[source]) - self.shapes.bidirectional
+        batch = rules.shard_batch((tokens, length), self.engine.mesh)
+        prefilled = decode.prefill(self.engine.model, self.shapes, self.engine.params, *batch)
+        self.prefilled = jax.device_put(prefilled, rules.replicated(self.engine.mesh))
+        self.pool = {source: row for row, source in enumerate(chosen)}
+
+    def _harvest(self, slots: decode.Slots, completions: dict[int, Completion]) -> None:
+        active = np.asarray(slots.active_B)
+        done = [slot for slot, owner in enumerate(self.owner) if owner >= 0 and not active[slot]]
+        if not done:
+            return
+        written, logprob = np.asarray(slots.written_BxR), np.asarray(slots.logprob_B)
+        tokens = 0
+        for slot in done:
+            row = written[slot]
+            ends = np.flatnonzero(row == self.shapes.eos)
+            size = int(ends[0]) + 1 if len(ends) else self.shapes.ring
+            completions[self.owner[slot]] = Completion(
+                tuple(int(t) for t in row[:size]), bool(len(ends)), float(logprob[slot])
+            )
+            tokens += size
+            self.owner[slot] = -1
+        self.advance(len(done), tokens)

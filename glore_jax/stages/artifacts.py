@@ -1,0 +1,122 @@
+"""Reading and writing what stages hand on: models, tables, curves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from glore_jax import files
+from glore_jax.models import value_head
+from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.pipeline import StageContext
+from glore_jax.records import Problem
+from glore_jax.sampling.engine import Engine
+from glore_jax.text import tokenizers
+from glore_jax.text.tokenizers import Tokenizer
+from glore_jax.training import checkpoints, loop
+from glore_jax.training.batches import Example
+
+MODEL, TOKENIZER, CURVE = "model.safetensors", "tokenizer.model", "curve.json"
+SPLITS = ("train", "dev", "test")
+
+
+def write_model(folder: Path, params: Any, config: DecoderConfig, dtype: str = "float32") -> None:
+    checkpoints.save_model(folder / MODEL, params, dataclasses.asdict(config), dtype)
+
+
+def read_model(folder: Path, dtype: str) -> tuple[Decoder, Any]:
+    """A model that computes in `dtype`, and its parameters `{"decoder": ..., ["value_head": ...]}`."""
+    params, config = checkpoints.load_model(folder / MODEL)
+    return Decoder(DecoderConfig(**{**config, "dtype": dtype})), params
+
+
+def read_tokenizer(context: StageContext) -> Tokenizer:
+    return tokenizers.load(context.input("base") / TOKENIZER)
+
+
+def read_problems(context: StageContext, split: str) -> list[Problem]:
+    return files.read_table(context.input("problems") / f"{split}.parquet", Problem)
+
+
+def read_engine(context: StageContext, stage: str, tokenizer: Tokenizer, bidirectional: bool = False) -> Engine:
+    """The sampler on the model of a stage. Sampling computes in float32, so that batches change nothing."""
+    model, params = read_model(context.input(stage), "float32")
+    return make_engine(context, model, params["decoder"], tokenizer, bidirectional)
+
+
+def make_engine(
+    context: StageContext, model: Decoder, params: Any, tokenizer: Tokenizer, bidirectional: bool = False
+) -> Engine:
+    return Engine(model, params, context.config.sampling, tokenizer.eos, tokenizer.pad, bidirectional)
+
+
+def in_float32(model: Decoder) -> Decoder:
+    return Decoder(dataclasses.replace(model.config, dtype="float32"))
+
+
+def with_value_head(context: StageContext, params: Any, d_model: int) -> Any:
+    return {"decoder": params["decoder"], "value_head": value_head.init(context.key("value_head"), d_model)}
+
+
+def train(
+    context: StageContext,
+    model: Decoder,
+    params: Any,
+    loss: Any,
+    examples: Sequence[Example],
+    settings: Any,
+    name: str = "train",
+) -> tuple[loop.Trained, dict[str, Any]]:
+    """Trains with progress and checkpoints; returns the result and counts to print.
+
+    Examples longer than a row are left out, and counted.
+    """
+    kept = [e for e in examples if len(e) <= settings.row_length]
+    total = loop.steps_of(settings, kept)
+    with context.progress(total, "steps", name) as bar:
+        trained = loop.train(
+            model,
+            params,
+            loss,
+            kept,
+            settings,
+            context.seed,
+            context.checkpoint / name,
+            lambda tokens, metrics: bar.advance(1, loss=metrics.get("loss"), accuracy=metrics.get("accuracy")),
+        )
+    last = trained.curve[-1]
+    counts = {
+        "examples": len(kept),
+        "too_long": len(examples) - len(kept),
+        "steps": total,
+        "loss": round(last["loss"], 4),
+        "token_accuracy": round(last["accuracy"], 4),
+        "train_tokens_per_second": round(trained.tokens / max(trained.seconds, 1e-9)),
+    }
+    return trained, counts
+
+
+def write_trained(context: StageContext, trained: loop.Trained, config: DecoderConfig) -> None:
+    write_model(context.folder, jax.device_get(trained.params), config)
+    files.write_json(context.folder / CURVE, trained.curve)
+
+
+@dataclasses.dataclass
+class Meter:
+    """Counts what sampling makes, for rates."""
+
+    bar: Any
+    requests: int = 0
+    tokens: int = 0
+
+    def __call__(self, requests: int, tokens: int) -> None:
+        self.requests += requests
+        self.tokens += tokens
+        self.bar.advance(requests, tokens=self.tokens)
+
+    def rate(self) -> int:
+        return round(self.tokens / max(self.bar.seconds, 1e-9))

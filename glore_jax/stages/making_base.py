@@ -1,0 +1,67 @@
+"""Stages of the `base` recipe: the tokenizer and the base model, from nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from glore_jax import files
+from glore_jax.method import base_model
+from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.pipeline import StageContext
+from glore_jax.sampling import solutions
+from glore_jax.stages import artifacts
+from glore_jax.stages.students import accuracy
+from glore_jax.tasks.arithmetic import make_problem
+from glore_jax.text import tokenizers
+from glore_jax.training import losses
+
+
+def tokenizer(context: StageContext) -> dict[str, Any]:
+    """SentencePiece, trained on the first documents of the corpus."""
+    c = context.config
+    documents = base_model.documents(c.seed, 4000, c.pretrain_short.step_weights, 0.0)
+    made = base_model.train_tokenizer(documents, c.vocabulary)
+    made.save(context.folder / artifacts.TOKENIZER)
+    return {"vocabulary": made.vocab_size}
+
+
+def _pretrain(context: StageContext, settings: Any, params: Any, salt: int) -> dict[str, Any]:
+    model_tokenizer = tokenizers.load(context.input("tokenizer") / artifacts.TOKENIZER)
+    c = context.config
+    documents = base_model.documents(c.seed + salt, settings.documents, settings.step_weights, settings.revised_share)
+    examples = [base_model.example(model_tokenizer, d) for d in documents]
+    config = DecoderConfig(vocab_size=model_tokenizer.vocab_size, **c.model.to_dict(), dtype=c.train_dtype)
+    model = Decoder(config)
+    params = {"decoder": base_model.init(model, c.seed)} if params is None else params
+    trained, counts = artifacts.train(context, model, params, losses.language, examples, settings.train)
+    artifacts.write_trained(context, trained, config)
+    return counts
+
+
+def pretrain_short(context: StageContext) -> dict[str, Any]:
+    """Most of the training, on documents that fit a short row."""
+    return _pretrain(context, context.config.pretrain_short, None, 0)
+
+
+def pretrain_long(context: StageContext) -> dict[str, Any]:
+    """The rest, on all lengths and with more rewritten solutions."""
+    params, _ = artifacts.checkpoints.load_model(context.input("pretrain_short") / artifacts.MODEL)
+    return _pretrain(context, context.config.pretrain_long, params, 1)
+
+
+def base_model_stage(context: StageContext) -> dict[str, Any]:
+    """The folder that a run's `base.path` takes: the model at half precision, its tokenizer, its dev accuracy."""
+    c = context.config
+    made = tokenizers.load(context.input("tokenizer") / artifacts.TOKENIZER)
+    model, params = artifacts.read_model(context.input("pretrain_long"), "float32")
+    artifacts.write_model(context.folder, params, model.config, "bfloat16")
+    made.save(context.folder / artifacts.TOKENIZER)
+    model, params = artifacts.read_model(context.folder, "float32")
+    dev = [make_problem(c.seed, "dev", i, c.pretrain_long.step_weights) for i in range(c.dev)]
+    engine = artifacts.make_engine(context, model, params["decoder"], made)
+    with context.progress(len(dev), "solutions", "dev drafts") as bar:
+        found = solutions.sample(engine, made, dev, 1, 0.0, context.key("greedy"), artifacts.Meter(bar))
+    files.write_json(context.folder / "card.json", {"dev_accuracy": accuracy(found), "dev_problems": c.dev})
+    return {"parameters": sum(x.size for x in jax.tree.leaves(params)), "dev_accuracy": accuracy(found)}

@@ -1,0 +1,127 @@
+"""The order of the stages, by recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glore_jax.configuration import nearest
+from glore_jax.errors import InputError
+from glore_jax.pipeline import Stage
+from glore_jax.stages import making_base, reports, rewriters, students, verifiers, walk
+
+_VALUES = ("orm", "orm_balanced", "sorm")
+_REWRITERS = ("global_refiner", "local_refiner", "value_refiner")
+_WALK_INPUTS = ("problems", "base", "sft", "expert_iteration", *_VALUES, *_REWRITERS)
+_WALK_KEYS = ("task", "sampling", "refiner", "evaluation")
+
+GLORE: tuple[Stage, ...] = (
+    Stage("problems", (), students.problems, "load the problems and split them", ("task",)),
+    Stage("base", ("problems",), students.base, "take the base model and its tokenizer", ("base", "sampling")),
+    Stage(
+        "sft",
+        ("problems", "base"),
+        students.sft,
+        "train the first student on worked solutions",
+        ("sft", "sampling", "train_dtype"),
+    ),
+    Stage(
+        "expert_iteration",
+        ("problems", "base", "sft"),
+        students.expert_iteration,
+        "train the student on its own right solutions",
+        ("expert_iteration", "sampling", "train_dtype"),
+    ),
+    Stage(
+        "traces",
+        ("problems", "base", "expert_iteration"),
+        students.traces,
+        "sample the student's traces of train",
+        ("traces", "sampling"),
+    ),
+    Stage(
+        "labels",
+        ("problems", "base", "expert_iteration", "traces"),
+        verifiers.labels,
+        "roll out every prefix and label the steps",
+        ("labels", "sampling", "task"),
+    ),
+    *(
+        Stage(
+            name,
+            ("problems", "base", "expert_iteration", source),
+            run,
+            f"train the {title}",
+            ("value", "train_dtype"),
+        )
+        for name, source, run, title in (
+            ("orm", "traces", verifiers.orm, "outcome reward model"),
+            ("orm_balanced", "traces", verifiers.orm_balanced, "outcome reward model on balanced traces"),
+            ("sorm", "labels", verifiers.sorm, "stepwise outcome reward model"),
+        )
+    ),
+    Stage(
+        "global_refiner",
+        ("problems", "base", "expert_iteration", "traces"),
+        rewriters.global_refiner,
+        "train the global refiner",
+        ("refiner", "train_dtype"),
+    ),
+    Stage(
+        "local_refiner",
+        ("problems", "base", "expert_iteration", "traces", "labels"),
+        rewriters.local_refiner,
+        "train the local refiner",
+        ("refiner", "train_dtype"),
+    ),
+    Stage(
+        "value_refiner",
+        ("problems", "base", "expert_iteration", "traces", "sorm"),
+        rewriters.value_refiner,
+        "train the value-conditioned refiner",
+        ("refiner", "train_dtype"),
+    ),
+    Stage("tuning", _WALK_INPUTS, walk.tuning, "walk dev through the system and choose the thresholds", _WALK_KEYS),
+    Stage("test", (*_WALK_INPUTS, "tuning"), walk.test, "walk test through the system", _WALK_KEYS),
+    Stage(
+        "report",
+        ("test", "tuning", "labels", "sft", "expert_iteration", *_VALUES, *_REWRITERS),
+        reports.stage,
+        "measure, plot and write the page",
+        (),
+    ),
+)
+
+BASE: tuple[Stage, ...] = (
+    Stage("tokenizer", (), making_base.tokenizer, "train the tokenizer", ("vocabulary", "pretrain_short")),
+    Stage(
+        "pretrain_short",
+        ("tokenizer",),
+        making_base.pretrain_short,
+        "train on short documents",
+        ("pretrain_short", "model", "train_dtype"),
+    ),
+    Stage(
+        "pretrain_long",
+        ("tokenizer", "pretrain_short"),
+        making_base.pretrain_long,
+        "train on all documents",
+        ("pretrain_long", "model", "train_dtype"),
+    ),
+    Stage(
+        "base_model",
+        ("tokenizer", "pretrain_long"),
+        making_base.base_model_stage,
+        "write the base model",
+        ("pretrain_long", "sampling", "dev"),
+    ),
+)
+
+_RECIPES = {"glore": GLORE, "base": BASE}
+
+
+def of(config: Any) -> tuple[Stage, ...]:
+    """The stages of a configuration's `recipe`."""
+    name = config.get("recipe", "")
+    if name not in _RECIPES:
+        raise InputError(f"recipe={name!r}: no such recipe; {nearest(name, list(_RECIPES))}")
+    return _RECIPES[name]

@@ -1,0 +1,68 @@
+"""The report stage, and reports printed again or pooled over several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from glore_jax import files, workfolder
+from glore_jax.errors import InputError
+from glore_jax.evaluation import page, pooling, tables
+from glore_jax.evaluation.runs import Run
+from glore_jax.pipeline import StageContext
+from glore_jax.records import Case
+from glore_jax.stages import artifacts
+
+TRAINED = (
+    "sft",
+    "expert_iteration",
+    "orm",
+    "orm_balanced",
+    "sorm",
+    "global_refiner",
+    "local_refiner",
+    "value_refiner",
+)
+
+
+def _read(workdir: Path) -> Run:
+    """A finished run, from its work folder."""
+    config = workfolder.read_config(workdir)
+    missing = [name for name in ("test", "tuning", "labels", *TRAINED) if not (workdir / name).is_dir()]
+    if missing:
+        raise InputError(f"{workdir}: the stages {', '.join(missing)} are not done; finish it with `glore run`")
+    return Run(
+        cases=files.read_table(workdir / "test" / "cases.parquet", Case),
+        thresholds=files.read_json(workdir / "tuning" / "thresholds.json"),
+        label_audit=files.read_json(workdir / "labels" / "audit.json"),
+        training_curves={name: files.read_json(workdir / name / artifacts.CURVE) for name in TRAINED},
+        info={"config": config, "revision": workfolder.git_revision(), "workdir": workdir.name},
+    )
+
+
+def stage(context: StageContext) -> dict[str, Any]:
+    """Writes metrics.json and the page."""
+    for name in context.stage.inputs:
+        context.input(name)
+    run = _read(context.workdir)
+    page.write_report(context.folder, run.cases, run.thresholds, run.label_audit, run.training_curves, run.info)
+    return {"problems": len(run.cases)}
+
+
+def print_report(workdir: Path) -> None:
+    """Prints the table of a finished run and where its page lies."""
+    path = workdir / "report" / "metrics.json"
+    if path.exists():  # the base recipe has no report
+        tables.print_report(files.read_json(path))
+        print(f"\nThe page: {path.with_name('index.html').resolve()}")
+
+
+def report(folders: Sequence[Path]) -> None:
+    """Prints one run's report again, or pools several."""
+    if len(folders) == 1:
+        if not (Path(folders[0]) / "report" / "metrics.json").exists():
+            raise InputError(f"{folders[0]}: holds no report; finish the run with `glore run`")
+        print_report(Path(folders[0]))
+        return
+    tables.print_report(pooling.pool([_read(Path(folder)) for folder in folders]))

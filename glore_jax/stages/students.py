@@ -1,0 +1,175 @@
+"""Stages from the problems to the student and its traces."""
+
+from __future__ import annotations
+
+import collections
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from glore_jax import files, tasks
+from glore_jax.errors import InputError
+from glore_jax.method import expert_iteration as ei
+from glore_jax.models.decoder import DecoderConfig
+from glore_jax.pipeline import StageContext
+from glore_jax.records import Problem, Solution
+from glore_jax.sampling import solutions
+from glore_jax.sampling.engine import Engine
+from glore_jax.stages import artifacts
+from glore_jax.text import formats, tokenizers
+from glore_jax.text.tokenizers import Tokenizer
+from glore_jax.training import checkpoints, losses
+
+
+def problems(context: StageContext) -> dict[str, Any]:
+    """Writes the splits."""
+    splits = tasks.load(context.config.task)
+    counts = {}
+    for name in artifacts.SPLITS:
+        rows = getattr(splits, name)
+        files.write_table(context.folder / f"{name}.parquet", rows, Problem)
+        counts[name] = len(rows)
+    return counts
+
+
+def base(context: StageContext) -> dict[str, Any]:
+    """Puts the base model and its tokenizer into the work folder; checks that every question fits."""
+    shipped = resources.files("glore_jax") / "assets" / "arithmetic_base"
+    folder = Path(context.config.base.path or str(shipped))
+    params, config = checkpoints.load_model(folder / artifacts.MODEL)
+    tokenizer = tokenizers.load(folder / artifacts.TOKENIZER)
+    s = context.config.sampling
+    longest = max(s.buckets) - s.max_new_tokens - 12  # room for a draft and its marks in a refiner's source
+    sizes = {}
+    for split in artifacts.SPLITS:
+        for problem in artifacts.read_problems(context, split):
+            sizes[problem.id] = len(formats.encode_prompt(tokenizer, problem.question))
+    if long := [name for name, size in sizes.items() if size > longest]:
+        raise InputError(
+            f"{len(long)} questions are longer than the {longest} tokens that fit, such as {long[0]} with "
+            f"{sizes[long[0]]}; shorten them or raise the last of sampling.buckets by as much"
+        )
+    artifacts.write_model(context.folder, params, DecoderConfig(**config))
+    tokenizer.save(context.folder / artifacts.TOKENIZER)
+    numbers = sum(x.size for x in jax.tree.leaves(params))
+    return {"parameters": numbers, "vocabulary": tokenizer.vocab_size, "longest_question": max(sizes.values())}
+
+
+def accuracy(found: list[Solution]) -> float:
+    return float(np.mean([s.right for s in found]))
+
+
+def greedy(context: StageContext, engine: Engine, tokenizer: Tokenizer, rows: list[Problem], label: str):
+    """Greedy solutions with progress; returns them and the meter."""
+    with context.progress(len(rows), "solutions", label) as bar:
+        meter = artifacts.Meter(bar)
+        return solutions.sample(engine, tokenizer, rows, 1, 0.0, context.key("greedy"), meter), meter
+
+
+def sft(context: StageContext) -> dict[str, Any]:
+    """Supervised start: worked solutions of train, from the base model."""
+    tokenizer = artifacts.read_tokenizer(context)
+    model, params = artifacts.read_model(context.input("base"), context.config.train_dtype)
+    examples = ei.gold_examples(tokenizer, artifacts.read_problems(context, "train"))
+    counts: dict[str, Any] = {"examples": 0}
+    if examples:
+        trained, counts = artifacts.train(context, model, params, losses.language, examples, context.config.sft.train)
+        artifacts.write_trained(context, trained, model.config)
+        params = trained.params
+    else:  # problems without worked solutions: the base model itself is the first student
+        artifacts.write_model(context.folder, params, model.config)
+        files.write_json(context.folder / artifacts.CURVE, [])
+    engine = artifacts.make_engine(context, artifacts.in_float32(model), params["decoder"], tokenizer)
+    found, meter = greedy(context, engine, tokenizer, artifacts.read_problems(context, "dev"), "dev drafts")
+    return counts | {"dev_accuracy": accuracy(found), "sampled_tokens_per_second": meter.rate()}
+
+
+def expert_iteration(context: StageContext) -> dict[str, Any]:
+    """Rounds of sampling, keeping what is right and training anew; the round best on dev is the student."""
+    settings = context.config.expert_iteration
+    tokenizer = artifacts.read_tokenizer(context)
+    train_rows, dev = artifacts.read_problems(context, "train"), artifacts.read_problems(context, "dev")
+    first, first_params = artifacts.read_model(context.input("sft"), "float32")
+    engine = artifacts.make_engine(context, first, first_params["decoder"], tokenizer)
+    found, _ = greedy(context, engine, tokenizer, dev, "dev drafts of the supervised student")
+    history = [accuracy(found)]
+    kept: list[Solution] = []
+    counts: dict[str, Any] = {}
+    for number in range(1, settings.rounds + 1):
+        folder = context.folder / f"round{number}"
+        if not (folder / "round.json").exists():
+            _round(context, folder, number, engine, tokenizer, train_rows, dev, kept)
+        kept = files.read_table(folder / "kept.parquet", Solution)
+        counts = files.read_json(folder / "round.json")
+        history.append(counts["dev_accuracy"])
+        model, params = artifacts.read_model(folder, "float32")
+        engine = artifacts.make_engine(context, model, params["decoder"], tokenizer)
+        if history[-1] <= max(history[:-1]):
+            break
+    best = max(range(1, len(history)), key=history.__getitem__)
+    model, params = artifacts.read_model(context.folder / f"round{best}", "float32")
+    artifacts.write_model(context.folder, params, model.config)
+    files.write_json(
+        context.folder / artifacts.CURVE, files.read_json(context.folder / f"round{best}" / artifacts.CURVE)
+    )
+    files.write_json(context.folder / "history.json", history)
+    return counts | {"rounds": len(history) - 1, "best_round": best, "dev_accuracy": history[best]}
+
+
+def _round(context, folder, number, engine, tokenizer, train_rows, dev, kept) -> None:
+    settings = context.config.expert_iteration
+    folder.mkdir(exist_ok=True)
+    total = len(train_rows) * settings.samples
+    with context.progress(total, "samples", f"round {number}, samples of train") as bar:
+        meter = artifacts.Meter(bar)
+        key, temperature = context.key(f"round{number}"), context.config.sampling.temperature
+        samples = solutions.sample(engine, tokenizer, train_rows, settings.samples, temperature, key, meter)
+    rate = accuracy(samples)
+    if rate == 0:
+        raise InputError(
+            f"the student is never right on train: pass rate 0 in {len(samples)} samples; "
+            "give worked solutions, easier problems (task.step_weights), more sft.train.epochs or a better base.path"
+        )
+    kept = ei.keep_right(train_rows, samples, kept)
+    model, params = artifacts.read_model(context.input("base"), context.config.train_dtype)
+    examples = ei.gold_examples(tokenizer, train_rows) + ei.student_examples(tokenizer, train_rows, kept)
+    trained, counts = artifacts.train(
+        context, model, params, losses.language, examples, settings.train, f"round {number}"
+    )
+    student = artifacts.make_engine(context, artifacts.in_float32(model), trained.params["decoder"], tokenizer)
+    found, _ = greedy(context, student, tokenizer, dev, f"round {number}, dev drafts")
+    counts |= {"train_pass_rate": rate, "kept": len(kept), "dev_accuracy": accuracy(found)}
+    counts |= {"sampled_tokens_per_second": meter.rate()}
+    context.log(f"round {number}: {len(kept)} right solutions kept, dev accuracy {counts['dev_accuracy']:.3f}")
+    artifacts.write_model(folder, jax.device_get(trained.params), model.config)
+    files.write_json(folder / artifacts.CURVE, trained.curve)
+    files.write_table(folder / "kept.parquet", kept, Solution)
+    files.write_json(folder / "round.json", counts)
+
+
+def traces(context: StageContext) -> dict[str, Any]:
+    """The student's own traces of the train problems, with their final labels."""
+    tokenizer = artifacts.read_tokenizer(context)
+    engine = artifacts.read_engine(context, "expert_iteration", tokenizer)
+    rows, count = artifacts.read_problems(context, "train"), context.config.traces.per_problem
+    with context.progress(len(rows) * count, "traces", "samples of train") as bar:
+        meter = artifacts.Meter(bar)
+        temperature = context.config.sampling.temperature
+        found = solutions.sample(engine, tokenizer, rows, count, temperature, context.key(), meter)
+    files.write_table(context.folder / "traces.parquet", found, Solution)
+    by_problem = collections.Counter(s.problem_id for s in found if s.right)
+    if not by_problem:
+        raise InputError(
+            f"the student is never right on train: pass rate 0 in {len(found)} traces; "
+            "give easier problems, more training (sft.train, expert_iteration) or a better base.path"
+        )
+    return {
+        "traces": len(found),
+        "right": accuracy(found),
+        "problems_ever_right": len(by_problem) / len(rows),
+        "unfinished": sum(not s.finished for s in found),
+        "sampled_tokens_per_second": meter.rate(),
+    }

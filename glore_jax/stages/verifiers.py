@@ -1,0 +1,188 @@
+"""Stages that label the traces and train the value models."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from glore_jax import files, tasks
+from glore_jax.errors import InputError
+from glore_jax.method import labels as labelling
+from glore_jax.method import reward_models
+from glore_jax.pipeline import StageContext
+from glore_jax.records import Problem, Rollout, Solution, StepLabels
+from glore_jax.sampling import rollouts as rolling
+from glore_jax.stages import artifacts
+from glore_jax.training import losses
+
+_TRACES_A_PART = 250  # rollouts are written in parts, so a cut run loses one part at most
+
+
+def select(traces: Sequence[Solution], wrong: int, right: int) -> list[Solution]:
+    """Traces to label: of each problem the first few different wrong and right ones that have steps."""
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    counts: dict[tuple[str, bool], int] = defaultdict(int)
+    out = []
+    for trace in traces:
+        kind = (trace.problem_id, trace.right)
+        if (trace.problem_id, trace.tokens) in seen or trace.num_steps < 2:
+            continue
+        if counts[kind] < (right if trace.right else wrong):
+            seen.add((trace.problem_id, trace.tokens))
+            counts[kind] += 1
+            out.append(trace)
+    return out
+
+
+def labels(context: StageContext) -> dict[str, Any]:
+    """Rolls out every prefix of the wrong traces and turns rollouts into step labels."""
+    settings = context.config.labels
+    if settings.consistency not in labelling.READINGS:
+        raise InputError(f"labels.consistency={settings.consistency!r}: expected one of {labelling.READINGS}")
+    rows = artifacts.read_problems(context, "train")
+    problems = {p.id: p for p in rows}
+    traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
+    chosen = select(traces, settings.wrong_per_problem, settings.right_per_problem)
+    # Propagation makes a right trace positive everywhere, so it needs no rollouts; without it, it does.
+    rolled = [t for t in chosen if not t.right or not settings.propagation]
+    counts = _roll_out(context, problems, rolled)
+    by_trace = read_rollouts(context.folder)
+    made = labelling.make(chosen, by_trace, settings.consistency, settings.propagation)
+    _require_both_classes(made)
+    balanced = labelling.balance(made, context.seed) if settings.balance else made
+    files.write_table(context.folder / "traces.parquet", chosen, Solution)
+    files.write_table(context.folder / "labels.parquet", made, StepLabels)
+    files.write_table(context.folder / "balanced.parquet", balanced, StepLabels)
+    audit = audit_of(context.config.task.name, problems, chosen, by_trace, balanced, context.seed)
+    files.write_json(context.folder / "audit.json", audit)
+    kept = [x for entry in balanced for x in entry.labels if x >= 0]
+    counts |= {"traces": len(chosen), "labels": len(kept), "positive": sum(kept) / len(kept)}
+    if "sorm_label_accuracy" in audit:
+        total = audit["sorm_label_accuracy"]
+        counts["label_accuracy"] = total["correct"] / total["count"]
+    return counts
+
+
+def _roll_out(context: StageContext, problems: Mapping[str, Problem], traces: Sequence[Solution]) -> dict[str, Any]:
+    """Writes the rollouts of all traces, part by part; parts that are there already are kept."""
+    tokenizer = artifacts.read_tokenizer(context)
+    engine = artifacts.read_engine(context, "expert_iteration", tokenizer)
+    settings, temperature = context.config.labels, context.config.sampling.temperature
+    folder = context.folder / "rollouts"
+    folder.mkdir(exist_ok=True)
+    total = sum(t.num_steps - 1 for t in traces) * settings.rollouts
+    with context.progress(total, "rollouts", "verifying traces") as bar:
+        meter = artifacts.Meter(bar)
+        for number, at in enumerate(range(0, len(traces), _TRACES_A_PART)):
+            path = folder / f"part-{number:05d}.parquet"
+            part = traces[at : at + _TRACES_A_PART]
+            if path.exists():
+                bar.advance(sum(t.num_steps - 1 for t in part) * settings.rollouts)
+                continue
+            made = rolling.verifying_traces(
+                engine, tokenizer, problems, part, settings.rollouts, temperature, context.key(), meter
+            )
+            files.write_table(path, made, Rollout)
+        return {"rollouts": total, "rolled_out_traces": len(traces), "sampled_tokens_per_second": meter.rate()}
+
+
+def read_rollouts(folder: Any) -> dict[str, list[Rollout]]:
+    """Rollouts of the label stage, by trace."""
+    by_trace: dict[str, list[Rollout]] = defaultdict(list)
+    for path in sorted((folder / "rollouts").glob("part-*.parquet")):
+        for rollout in files.read_table(path, Rollout):
+            by_trace[rollout.trace_id].append(rollout)
+    return by_trace
+
+
+def _require_both_classes(made: Sequence[StepLabels]) -> None:
+    table = labelling.rates(made)
+    positive, count = sum(r["positive"] for r in table), sum(r["count"] for r in table)
+    if positive in (0, count):
+        by_prefix = ", ".join(f"{r['prefix']}: {r['positive']}/{r['count']}" for r in table)
+        raise InputError(
+            f"all {count} step labels are {'positive' if positive else 'negative'} (positive by prefix length: "
+            f"{by_prefix}); a value model cannot learn from one class: change the problems' difficulty, "
+            "traces.per_problem or labels.rollouts"
+        )
+
+
+def audit_of(
+    task: str,
+    problems: Mapping[str, Problem],
+    traces: Sequence[Solution],
+    rollouts: Mapping[str, Sequence[Rollout]],
+    final: Sequence[StepLabels],
+    seed: int,
+) -> dict[str, Any]:
+    """What each post-processing step does: positive rates, and agreement with the oracle where there is one."""
+    raw = labelling.make(traces, rollouts, "off", False)
+    consistent = labelling.make(traces, rollouts, "each", False)
+    propagated = labelling.make(traces, rollouts, "each", True)
+    stages = {"raw": raw, "consistency": consistent, "propagation": propagated}
+    stages["balance"] = labelling.balance(propagated, seed)
+    rates = [{"stage": name, **row} for name, made in stages.items() for row in labelling.rates(made)]
+    oracle = tasks.oracle(task)
+    if oracle is None:
+        return {"rates": rates}
+    false = {t.id: oracle(problems[t.problem_id].facts, t.steps) for t in traces}
+    wrong = {t.id for t in traces if not t.right}
+    variants = {
+        "raw any-of-K": raw,
+        "+ consistency": consistent,
+        "+ propagation": propagated,
+        "+ balance (what the SORM is trained on)": stages["balance"],
+        "propagation only": labelling.make(traces, rollouts, "off", True),
+        "propagation and balance": labelling.balance(labelling.make(traces, rollouts, "off", True), seed),
+        "strict consistency": labelling.make(traces, rollouts, "strict", False),
+        "strict consistency + propagation": labelling.make(traces, rollouts, "strict", True),
+        "all steps, wrong traces only": [e for e in propagated if e.trace_id in wrong],
+    }
+    ablation = []
+    for name, made in variants.items():
+        pairs = labelling.agreement(made, false)
+        correct, count = (sum(column) for column in zip(*pairs, strict=True))
+        ablation.append({"name": name, "accuracy": correct / max(count, 1), "per_trace": [list(p) for p in pairs]})
+    pairs = labelling.agreement(final, false)
+    correct, count = (sum(column) for column in zip(*pairs, strict=True))
+    total = {"correct": correct, "count": count, "per_trace": [list(p) for p in pairs]}
+    return {"rates": rates, "ablation": ablation, "sorm_label_accuracy": total}
+
+
+def _train_value(context: StageContext, traces: Sequence[Solution], labels: Sequence[StepLabels]) -> dict[str, Any]:
+    settings = context.config.value
+    sources = {"base": "base", "student": "expert_iteration"}
+    if settings.init not in sources:
+        raise InputError(f"value.init={settings.init!r}: expected one of {', '.join(sources)}")
+    tokenizer = artifacts.read_tokenizer(context)
+    problems = {p.id: p for p in artifacts.read_problems(context, "train")}
+    model, params = artifacts.read_model(context.input(sources[settings.init]), context.config.train_dtype)
+    params = artifacts.with_value_head(context, params, model.config.d_model)
+    examples = reward_models.examples(tokenizer, problems, traces, labels)
+    trained, counts = artifacts.train(context, model, params, losses.value, examples, settings.train)
+    artifacts.write_trained(context, trained, model.config)
+    kept = [x for entry in labels for x in entry.labels if x >= 0]
+    counts["step_accuracy"] = counts.pop("token_accuracy")
+    return counts | {"labels": len(kept), "positive": sum(kept) / len(kept)}
+
+
+def orm(context: StageContext) -> dict[str, Any]:
+    """ORM: the final label at every step end of every trace."""
+    traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
+    return _train_value(context, traces, reward_models.orm_labels(traces))
+
+
+def orm_balanced(context: StageContext) -> dict[str, Any]:
+    """ORM on equal numbers of right and wrong traces of each question."""
+    traces = reward_models.balanced_traces(files.read_table(context.input("traces") / "traces.parquet", Solution))
+    if not traces:
+        raise InputError("no question has both a right and a wrong trace; raise traces.per_problem")
+    return _train_value(context, traces, reward_models.orm_labels(traces))
+
+
+def sorm(context: StageContext) -> dict[str, Any]:
+    """SORM: the balanced step labels."""
+    folder = context.input("labels")
+    traces = files.read_table(folder / "traces.parquet", Solution)
+    return _train_value(context, traces, files.read_table(folder / "balanced.parquet", StepLabels))

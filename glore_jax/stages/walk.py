@@ -1,0 +1,125 @@
+"""Stages that walk problems through the whole system: dev for the thresholds, then test, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from glore_jax import decisions, files, tasks
+from glore_jax.method import refinement, refiners, reward_models
+from glore_jax.pipeline import StageContext
+from glore_jax.records import Candidate, Case, Problem, Solution
+from glore_jax.sampling import solutions
+from glore_jax.stages import artifacts
+
+VALUE_MODELS = ("orm", "orm_balanced", "sorm")
+REFINERS = {"global": "global_refiner", "local": "local_refiner", "value_conditioned": "value_refiner"}
+
+
+class _Walk:
+    """One split's way through the system; every artifact is read once."""
+
+    def __init__(self, context: StageContext, problems: Sequence[Problem]):
+        self.context, self.problems = context, list(problems)
+        self.by_id = {p.id: p for p in problems}
+        self.tokenizer = artifacts.read_tokenizer(context)
+        self.oracle = tasks.oracle(context.config.task.name)
+        self.values = {name: artifacts.read_model(context.input(name), "float32") for name in VALUE_MODELS}
+
+    def candidates(self, found: Sequence[Solution]) -> list[Candidate]:
+        """Judged by the oracle and scored by every value model."""
+        scored = {
+            name: reward_models.score(model, params, self.tokenizer, self.by_id, found)
+            for name, (model, params) in self.values.items()
+        }
+        return [
+            Candidate(
+                s,
+                None if self.oracle is None else self.oracle(self.by_id[s.problem_id].facts, s.steps),
+                {name: scored[name][n] for name in VALUE_MODELS},
+            )
+            for n, s in enumerate(found)
+        ]
+
+    def sample(self, stage: str, count: int, temperature: float, label: str) -> list[Candidate]:
+        engine = artifacts.read_engine(self.context, stage, self.tokenizer)
+        with self.context.progress(len(self.problems) * count, "solutions", label) as bar:
+            meter = artifacts.Meter(bar)
+            key = self.context.key(label)
+            found = solutions.sample(engine, self.tokenizer, self.problems, count, temperature, key, meter)
+        return self.candidates(found)
+
+    def refine(
+        self, refiner: str, drafts: Sequence[Candidate], label: str, errors=None, values=None
+    ) -> list[Candidate]:
+        bidirectional = self.context.config.refiner.bidirectional
+        engine = artifacts.read_engine(self.context, REFINERS[refiner], self.tokenizer, bidirectional)
+        sources = refiners.sources(self.tokenizer, self.problems, [d.solution for d in drafts], errors, values)
+        with self.context.progress(len(sources), "solutions", label) as bar:
+            meter = artifacts.Meter(bar)
+            found = solutions.complete(engine, self.tokenizer, self.problems, sources, self.context.key(label), meter)
+        return self.candidates(found)
+
+    def errors_of_oracle(self, drafts: Sequence[Candidate], located: Sequence[int]) -> list[int]:
+        """Where the oracle finds no false step, the verifier's location stands."""
+        truth = [d.first_false for d in drafts]
+        return [at if false is None or false < 0 else false for false, at in zip(truth, located, strict=True)]
+
+    def run(self, thresholds: dict[str, float] | None) -> tuple[list[Case], dict[str, float]]:
+        """Cases of all problems; where no thresholds are given they are tuned on these very problems."""
+        settings = self.context.config
+        drafts = self.sample("expert_iteration", 1, 0.0, "drafts")
+        first = self.sample("sft", 1, 0.0, "supervised drafts")
+        count = settings.evaluation.samples
+        samples = self.sample("expert_iteration", count, settings.sampling.temperature, "samples")
+        chosen = dict(thresholds) if thresholds else refinement.value_thresholds(drafts, VALUE_MODELS)
+        sorm = [d.values["sorm"] for d in drafts]
+        located = [refinement.locate(v, chosen["sorm_where"]) for v in sorm]
+        made = {
+            "global": self.refine("global", drafts, "global refinements"),
+            "local": self.refine("local", drafts, "local refinements", errors=located),
+            "value_conditioned": self.refine("value_conditioned", drafts, "value-conditioned ones", values=sorm),
+        }
+        if self.oracle is not None:
+            told = self.errors_of_oracle(drafts, located)
+            made["local_oracle"] = self.refine("local", drafts, "local ones, told by the oracle", errors=told)
+        cases = [
+            Case(
+                problem=problem,
+                located=decisions.first_below(sorm[n], chosen["sorm_where"]),
+                sft=first[n],
+                draft=drafts[n],
+                samples=tuple(samples[n * count : (n + 1) * count]),
+                refinements={name: rows[n] for name, rows in made.items()},
+            )
+            for n, problem in enumerate(self.problems)
+        ]
+        if not thresholds:
+            chosen |= refinement.decision_thresholds(cases)
+        return cases, chosen
+
+
+def _counts(cases: Sequence[Case], thresholds: dict[str, float]) -> dict[str, Any]:
+    right = [c.draft.solution.right for c in cases]
+    system = [decisions.system(c, thresholds["rank_margin"]).solution.right for c in cases]
+    return {
+        "problems": len(cases),
+        "draft_accuracy": sum(right) / len(cases),
+        "system_accuracy": sum(system) / len(cases),
+    }
+
+
+def tuning(context: StageContext) -> dict[str, Any]:
+    """Chooses the thresholds of WHERE and WHEN on dev."""
+    cases, thresholds = _Walk(context, artifacts.read_problems(context, "dev")).run(None)
+    files.write_table(context.folder / "cases.parquet", cases, Case)
+    files.write_json(context.folder / "thresholds.json", thresholds)
+    return _counts(cases, thresholds) | {name: thresholds[name] for name in ("sorm_where", "gate", "rank_margin")}
+
+
+def test(context: StageContext) -> dict[str, Any]:
+    """The one look at the test problems."""
+    thresholds = files.read_json(context.input("tuning") / "thresholds.json")
+    cases, _ = _Walk(context, artifacts.read_problems(context, "test")).run(thresholds)
+    files.write_table(context.folder / "cases.parquet", cases, Case)
+    return _counts(cases, thresholds)

@@ -1,0 +1,140 @@
+"""Examples, and packing them into rows of one fixed length.
+
+An example is a token sequence with a target and a weight at some positions. Language models and
+value models differ only in what the targets mean: the next token, or a probability.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One training sequence.
+
+    Attributes:
+      tokens: [T] ids.
+      targets: [T] what is learnt at each position; ignored where the weight is 0.
+      weights: [T] how much each position counts in the loss.
+      prefix: length of the source that may be attended to in both directions (0: causal).
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    prefix: int = 0
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def language_example(source: Sequence[int], target: Sequence[int], bidirectional: bool = False) -> Example:
+    """Next-token prediction of `target` after `source`; the loss is on the target alone.
+
+    >>> language_example([5, 6], [7, 2]).tokens, language_example([5, 6], [7, 2]).weights
+    (array([5, 6, 7], dtype=int32), array([0., 1., 1.], dtype=float32))
+    """
+    tokens = np.asarray([*source, *target], np.int32)
+    weights = np.zeros(len(tokens) - 1, np.float32)
+    weights[len(source) - 1 :] = 1.0
+    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source) - 1 if bidirectional else 0)
+
+
+def value_example(
+    source: Sequence[int], tokens: Sequence[int], ends: Sequence[int], labels: Sequence[float]
+) -> Example:
+    """Step values: at the last token of each labelled step the target is its label.
+
+    Args:
+      source: the prompt.
+      tokens, ends: a solution and its step ends (counts of its tokens).
+      labels: one a step; negative where a step has no label.
+    """
+    ids = np.asarray([*source, *tokens], np.int32)
+    targets = np.zeros(len(ids), np.float32)
+    weights = np.zeros(len(ids), np.float32)
+    for end, label in zip(ends, labels, strict=True):
+        if label >= 0:
+            targets[len(source) + end - 1] = label
+            weights[len(source) + end - 1] = 1.0
+    return Example(ids, targets, weights)
+
+
+def pack(examples: Sequence[Example], row_length: int) -> list[list[int]]:
+    """Assigns examples to rows, first fit over the last few open rows; returns example indices by row.
+
+    An example longer than a row is an error of the caller: nothing is truncated here.
+    """
+    open_rows: list[tuple[int, list[int]]] = []
+    full: list[list[int]] = []
+    for i, example in enumerate(examples):
+        size = len(example)
+        if size > row_length:
+            raise ValueError(f"example {i} has {size} tokens, more than the row length {row_length}")
+        for j, (used, members) in enumerate(open_rows):
+            if used + size <= row_length:
+                open_rows[j] = (used + size, [*members, i])
+                break
+        else:
+            open_rows.append((size, [i]))
+            if len(open_rows) > 16:
+                open_rows.sort(key=lambda row: -row[0])
+                full.append(open_rows.pop(0)[1])
+    return full + [members for _, members in open_rows]
+
+
+def _fill(examples: Sequence[Example], rows: Sequence[Sequence[int]], row_length: int) -> dict[str, np.ndarray]:
+    shape = (len(rows), row_length)
+    batch = {
+        "tokens": np.zeros(shape, np.int32),
+        "positions": np.zeros(shape, np.int32),
+        "segments": np.zeros(shape, np.int32),
+        "prefix": np.zeros(shape, bool),
+        "targets": np.zeros(shape, np.float32),
+        "weights": np.zeros(shape, np.float32),
+    }
+    for r, members in enumerate(rows):
+        at = 0
+        for segment, i in enumerate(members, 1):
+            example = examples[i]
+            span = slice(at, at + len(example))
+            batch["tokens"][r, span] = example.tokens
+            batch["positions"][r, span] = np.arange(len(example))
+            batch["segments"][r, span] = segment
+            batch["prefix"][r, at : at + example.prefix] = True
+            batch["targets"][r, span] = example.targets
+            batch["weights"][r, span] = example.weights
+            at += len(example)
+    return batch
+
+
+def epochs(
+    examples: Sequence[Example], row_length: int, batch_rows: int, seed: int, start: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless packed batches, reshuffled every epoch; a pure function of its arguments.
+
+    Args:
+      start: number of batches to leave out, so that a resumed training sees what an uncut one sees.
+
+    Yields:
+      arrays [batch_rows, row_length]: `tokens`, `positions`, `segments` (0 is padding), `prefix`,
+      `targets`, `weights`.
+    """
+    epoch = done = 0
+    while True:
+        order = np.random.default_rng((seed, epoch)).permutation(len(examples))
+        shuffled = [examples[i] for i in order]
+        rows = pack(shuffled, row_length)
+        mix = np.random.default_rng((seed, epoch, 1)).permutation(len(rows))
+        rows = [rows[i] for i in mix]
+        while len(rows) < batch_rows:  # a data set smaller than a batch is repeated
+            rows = rows + rows
+        for at in range(0, len(rows) - batch_rows + 1, batch_rows):
+            if done >= start:
+                yield _fill(shuffled, rows[at : at + batch_rows], row_length)
+            done += 1
+        epoch += 1

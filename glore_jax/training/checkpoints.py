@@ -1,0 +1,68 @@
+"""Two kinds of files: Orbax checkpoints of a training under way, and finished models as safetensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from glore_jax import files
+from glore_jax.errors import InputError
+
+
+class Progress:
+    """Checkpoints of one training under way, in `folder`; the newest is kept."""
+
+    def __init__(self, folder: Path):
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        self.manager = ocp.CheckpointManager(folder.resolve(), options=options)
+
+    def restore(self, state: Any) -> tuple[Any, list[dict[str, float]]]:
+        """The newest state, with the placement of `state`, and the curve so far; or `state` and no curve."""
+        step = self.manager.latest_step()
+        if step is None:
+            return state, []
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), curve=ocp.args.JsonRestore())
+        restored = self.manager.restore(step, args=args)
+        return restored["state"], list(restored["curve"]["points"])
+
+    def save(self, step: int, state: Any, curve: list[dict[str, float]]) -> None:
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), curve=ocp.args.JsonSave({"points": curve}))
+        self.manager.save(step, args=args)
+
+    def close(self) -> None:
+        self.manager.close()
+
+
+def save_model(path: Path, params: Any, config: dict[str, Any], dtype: str = "float32") -> None:
+    """Writes a parameter tree and its model's configuration as one safetensors file."""
+    from safetensors.flax import save
+
+    flat = {name: jax.numpy.asarray(value, dtype) for name, value in flatten_dict(params, sep="/").items()}
+    files.write_bytes(path, save(flat, metadata={"config": json.dumps(config)}))
+
+
+def load_model(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Parameters (float32, on the host) and configuration of `save_model`.
+
+    Raises:
+      InputError: the file is missing, cut short or not such a model.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="flax") as file:
+            config = json.loads((file.metadata() or {})["config"])
+            flat = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{path}: not a model of glore_jax or cut short ({error}); rebuild it with `glore run --from=STAGE`, "
+            f"STAGE being the folder it lies in"
+        ) from error
+    return unflatten_dict(flat, sep="/"), config

@@ -1,0 +1,101 @@
+"""The one training loop: student, value models and refiners differ by a loss and their examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from glore_jax.models.decoder import Decoder
+from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import rules
+from glore_jax.training import batches, checkpoints, optimizer, train_step
+
+Curve = list[dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Attributes: params (on the devices), curve (metrics every few steps), tokens (trained on), seconds."""
+
+    params: Any
+    curve: Curve
+    tokens: int
+    seconds: float
+
+
+def steps_of(settings: Any, examples: Sequence[batches.Example]) -> int:
+    """Length of a training: `settings.steps`, or `settings.epochs` passes where steps are 0."""
+    if settings.steps:
+        return settings.steps
+    tokens = sum(len(e) for e in examples)
+    return max(1, math.ceil(settings.epochs * tokens / (settings.rows * settings.row_length)))
+
+
+def train(
+    model: Decoder,
+    params: Any,
+    loss: Callable,
+    examples: Sequence[batches.Example],
+    settings: Any,
+    seed: int,
+    folder: Path | None = None,
+    advance: Callable[[int, dict[str, float]], None] = lambda tokens, metrics: None,
+) -> Trained:
+    """Trains on packed examples.
+
+    Args:
+      params: start parameters, `{"decoder": ..., "value_head": ...}` as the loss wants them.
+      settings: `steps` or `epochs`, `rows`, `row_length`, `checkpoint_seconds`, and the optimizer's.
+      seed: of the order of the examples.
+      folder: where checkpoints of the training go; a training that was cut goes on from there.
+      advance: called after every step with the tokens in the batch and the metrics so far.
+
+    Raises:
+      FloatingPointError: the loss is not a number (the step is named).
+    """
+    begun = time.monotonic()
+    total = steps_of(settings, examples)
+    tx = optimizer.make(settings, total)
+    mesh = meshes.make()
+    state = jax.device_put(train_step.init(params, tx), rules.replicated(mesh))
+    step = jax.jit(train_step.make(model, loss, tx), donate_argnums=0)
+    progress = checkpoints.Progress(folder) if folder is not None else None
+    state, curve = progress.restore(state) if progress else (state, [])
+    first = int(state.step)
+    every = max(1, total // 50)
+    saved = time.monotonic()
+    pending: tuple[int, Any] | None = None
+    feed = batches.epochs(examples, settings.row_length, settings.rows, seed, start=first)
+    for number in range(first + 1, total + 1):
+        state, metrics = step(state, rules.shard_batch(next(feed), mesh))
+        # The metrics of the step before are read while this one runs, so the device never waits.
+        if pending is not None:
+            _read(pending, curve, every, total)
+        advance(settings.rows * settings.row_length, curve[-1] if curve else {})
+        pending = (number, metrics)
+        if progress and time.monotonic() - saved > settings.checkpoint_seconds:
+            _read(pending, curve, every, total)
+            pending = None
+            progress.save(number, state, curve)
+            saved = time.monotonic()
+    if pending is not None:
+        _read(pending, curve, every, total)
+    if progress:
+        progress.close()
+    tokens = total * settings.rows * settings.row_length
+    return Trained(state.params, curve, tokens, time.monotonic() - begun)
+
+
+def _read(pending: tuple[int, Any], curve: Curve, every: int, total: int) -> None:
+    number, metrics = pending
+    values = {name: float(value) for name, value in metrics.items()}
+    if not math.isfinite(values["loss"]):
+        raise FloatingPointError(f"the loss is {values['loss']} at step {number}; lower the learning rate")
+    if number % every == 0 or number == total:
+        curve.append({"step": number, **values})

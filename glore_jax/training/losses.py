@@ -1,0 +1,46 @@
+"""Losses that are handed to the one trainer.
+
+A loss is `loss(model, params, batch) -> (total, metrics)`, every entry a sum over weighted
+positions; `metrics["weight"]` is the sum of weights. The step divides sums by sums, so means over
+devices or micro-batches are never means of means.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from glore_jax.models import decoder, value_head
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+def _hidden(model: decoder.Decoder, params: Any, batch: Batch) -> jax.Array:
+    mask = decoder.causal_mask(batch["segments"], batch["prefix"])
+    hidden_BxTxD, _ = model.apply({"params": params}, batch["tokens"], batch["positions"], mask)
+    return hidden_BxTxD
+
+
+def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
+    """Cross-entropy of the next token (nats), on target positions."""
+    logits_BxTxV = decoder.logits(params["decoder"], _hidden(model, params["decoder"], batch))
+    targets_BxT = batch["targets"].astype(jnp.int32)
+    # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
+    picked_BxT = jnp.sum(logits_BxTxV * jax.nn.one_hot(targets_BxT, logits_BxTxV.shape[-1]), axis=-1)
+    nats_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1) - picked_BxT
+    right_BxT = jnp.argmax(logits_BxTxV, axis=-1) == targets_BxT
+    total = jnp.sum(nats_BxT * batch["weights"])
+    return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}
+
+
+def value(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
+    """Binary cross-entropy of step values (nats) against labels in [0, 1], on labelled step ends."""
+    logits_BxT = value_head.apply(params["value_head"], _hidden(model, params["decoder"], batch))
+    nats_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, batch["targets"])
+    right_BxT = (logits_BxT >= 0) == (batch["targets"] >= 0.5)
+    total = jnp.sum(nats_BxT * batch["weights"])
+    return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}

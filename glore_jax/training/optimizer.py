@@ -1,0 +1,47 @@
+"""The optimizer: AdamW or Muon, warm-up, then a cosine to zero, gradients clipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+
+def make(settings: Any, total_steps: int) -> optax.GradientTransformation:
+    """Builds the optimizer of a training.
+
+    Args:
+      settings: `optimizer` (`adamw` or `muon`), `learning_rate`, `warmup` (share of the steps),
+        `weight_decay`, `clip` (of the global norm).
+      total_steps: length of the training.
+    """
+    warmup = max(1, round(settings.warmup * total_steps))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, max(total_steps, warmup + 1))
+    if settings.optimizer == "adamw":
+        update = optax.adamw(schedule, b1=0.9, b2=0.98, weight_decay=settings.weight_decay, mask=_matrices)
+    elif settings.optimizer == "muon":
+        # Matrices of the layers by Muon; embeddings, norms and heads by AdamW at a tenth of the rate.
+        update = optax.contrib.muon(
+            schedule,
+            weight_decay=settings.weight_decay,
+            adam_learning_rate=lambda step: 0.1 * schedule(step),
+            adam_b2=0.98,
+            muon_weight_dimension_numbers=_muon_dimensions,
+        )
+    else:
+        raise ValueError(f"unknown optimizer {settings.optimizer!r}; there are adamw and muon")
+    return optax.chain(optax.clip_by_global_norm(settings.clip), update)
+
+
+def _matrices(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+
+def _muon_dimensions(params: Any) -> Any:
+    def dimensions(path: Any, leaf: Any) -> Any:
+        names = {getattr(key, "key", None) for key in path}
+        inside = leaf.ndim == 2 and not names & {"embedding", "unembedding"}
+        return optax.contrib.MuonDimensionNumbers() if inside else None
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)

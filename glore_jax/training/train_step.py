@@ -1,0 +1,43 @@
+"""One step of training, the same for student, value models and refiners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from glore_jax.models.decoder import Decoder
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Attributes: step (scalar int32), params (float32), opt_state."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def init(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def make(model: Decoder, loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
+    """`train_step(state, batch) -> (state, metrics)`; metrics are means over weighted positions."""
+
+    def mean_loss(params: Any, batch: Any) -> tuple[jax.Array, Any]:
+        total, sums = loss(model, params, batch)
+        return total / jnp.maximum(sums["weight"], 1.0), sums
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        (mean, sums), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {name: total / jnp.maximum(sums["weight"], 1.0) for name, total in sums.items() if name != "weight"}
+        metrics |= {"loss": mean, "weight": sums["weight"], "gradient_norm": optax.global_norm(gradients)}
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return train_step
