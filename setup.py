@@ -35,7 +35,7 @@ setup(
             "pytest-timeout>=2.3",  # a stuck test fails and names itself
             "hypothesis>=6.100",  # property tests
             "ruff>=0.14",  # formatting and lint
-            "pyright>=1.1.400",  # types
+            "pyright[nodejs]>=1.1.400",  # types; with the runtime it needs
             "import-linter>=2.1",  # imports run downward only
         ],
     },

@@ -8,6 +8,8 @@ full      every claim, 1,000 test problems     2 cores    see README
 smoke     does everything run?                 2 cores    see README
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from glore_jax.errors import InputError
@@ -36,7 +38,7 @@ def training(**changes) -> ConfigDict:
 def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "full", "smoke"):
         raise InputError(f"configs/arithmetic.py has no variant {variant!r}; there are :smoke and :full")
-    config = ConfigDict(
+    config: Any = ConfigDict(
         {
             "recipe": "glore",
             "seed": 0,
@@ -57,8 +59,8 @@ def get_config(variant: str = "") -> ConfigDict:
                 "slots": 128,  # sequences that decode together
                 "sources": 32,  # prompts that are prefilled together
                 "chunk": 16,  # decoding steps between two looks of the host
-                "buckets": (96, 128, 160, 192, 256, 352),  # prompt lengths that are compiled for
-                "max_new_tokens": 144,
+                "buckets": (96, 128, 160, 192, 256, 384),  # prompt lengths that are compiled for
+                "max_new_tokens": 160,
                 "temperature": 1.0,  # of samples and rollouts (the paper's)
             },
             "sft": {"train": training(epochs=1.0, row_length=256, rows=32)},

@@ -7,6 +7,8 @@ wall time see docs/base_model.md
 result    runs/base/base_model: model.safetensors (2 MB), tokenizer.model, card.json
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from glore_jax.errors import InputError
@@ -23,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "clip": 1.0,
         "checkpoint_seconds": 120,
     }
-    config = ConfigDict(
+    config: Any = ConfigDict(
         {
             "recipe": "base",
             "seed": 0,
@@ -56,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "sources": 32,
                 "chunk": 16,
                 "buckets": (96, 128, 192),
-                "max_new_tokens": 144,
+                "max_new_tokens": 160,
             },
         }
     )

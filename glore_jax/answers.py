@@ -6,7 +6,12 @@ import re
 from fractions import Fraction
 
 MARKER = "####"
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\.\d+")
+_NUMBER = re.compile(
+    r"(?P<sign>(?<!\d)[-\N{MINUS SIGN}])?[$€£]?"  # the dash of 10-4 is no sign
+    r"(?:(?P<whole>\d[\d,]*) (?=\d+/\d))?"
+    r"(?P<number>(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,2}(?!\d))?)"
+    r"(?: ?/ ?(?P<below>\d+(?:\.\d+)?|\.\d+))?"
+)
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -14,22 +19,24 @@ def parse_number(text: str) -> Fraction | None:
 
     The last number in the text counts; currency signs, thousands separators and units are ignored.
 
-    >>> parse_number("$1,234.50"), parse_number("3/4 of a cake"), parse_number("none")
-    (Fraction(2469, 2), Fraction(3, 4), None)
+    >>> parse_number("-$1,234.50"), parse_number("1 3/4 of a cake"), parse_number("none")
+    (Fraction(-2469, 2), Fraction(7, 4), None)
     """
-    found = _NUMBER.findall(text)
+    found = list(_NUMBER.finditer(text))
     if not found:
         return None
-    try:
-        return Fraction(found[-1].replace(",", ""))
-    except (ValueError, ZeroDivisionError):
+    last = found[-1]
+    below = Fraction(last["below"] or 1)
+    if not below:
         return None
+    size = Fraction((last["whole"] or "0").replace(",", "")) + Fraction(last["number"].replace(",", "")) / below
+    return -size if last["sign"] else size
 
 
 def final_answer(solution: str) -> str | None:
-    """What stands after the last `####` of a solution, or None where there is none."""
+    """What stands after the last `####` of a solution, up to the line's end, or None where there is no `####`."""
     _, marker, tail = solution.rpartition(MARKER)
-    return tail.strip() if marker else None
+    return tail.strip().partition("\n")[0] if marker else None
 
 
 def equal(given: str | None, expected: str) -> bool:

@@ -58,7 +58,7 @@ Prints the table of finished runs; of several, pooled, with an interval over see
 
 examples:
   glore report runs/seed0
-  glore report runs/seed0 runs/seed1 runs/seed2"""
+  glore report runs/seed0 runs/seed1 runs/seed2 --output=results.md"""
 
 _STATE_COLOURS = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red", "missing": "dim"}
 
@@ -87,6 +87,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     listing.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="the work folder")
     report = made.add_parser("report", help="print the table of finished runs", description=_REPORT)
     report.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="work folders, e.g. one a seed")
+    report.add_argument("--output", type=Path, metavar="FILE.md", help="also write a results page (Markdown)")
     return parser, {"run": run, "stages": listing, "report": report}
 
 
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             from glore_jax import stages
 
-            stages.report(options.dirs)
+            stages.report(options.dirs, options.output)
     except InputError as error:
         Console(stderr=True).print(Text(f"error: {error}", style="red"), soft_wrap=True)
         return 2

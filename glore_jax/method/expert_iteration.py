@@ -14,7 +14,8 @@ from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training.batches import Example, language_example
 
-_OPERATION = re.compile(r"<<([^<>=]*)=|(-?\d[\d.]*(?:\s*[+\-*/x×]\s*-?\d[\d.]*)+)\s*=")
+# Of an annotation, or else of the text: `48/2 = <<48/2=24>>24` says its one operation twice.
+_OPERATION = re.compile(r"<<([^<>=]*)=|(-?\d[\d.]*(?:\s*[+\-*/x×]\s*-?\d[\d.]*)+)\s*=(?!\s*\$?<<)")
 
 
 def operations(text: str) -> tuple[str, ...]:

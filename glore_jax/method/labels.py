@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from glore_jax.records import Rollout, Solution, StepLabels
 
 _ANNOTATED = re.compile(r"<<[^<>=]*=([^<>]*)>>")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+# The dash of 10-4 is no sign: a result that is subtracted counts as used.
+_NUMBER = re.compile(r"(?:(?<![\d)])(?<![\d)] )-)?\d+(?:\.\d+)?")
 READINGS = ("each", "strict", "off")
 
 

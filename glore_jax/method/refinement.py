@@ -20,10 +20,10 @@ def locate(values: Sequence[float], threshold: float) -> int:
     """The step that the local refiner is told to rewrite from.
 
     The first step under the threshold; where none is, the step of the lowest value, so that a draft
-    that is to be refined regardless has a place to start.
+    that is to be refined regardless has a place to start. -1 for a draft without steps.
     """
     found = first_below(values, threshold)
-    return found if found >= 0 else min(range(len(values)), key=values.__getitem__)
+    return found if found >= 0 else min(range(len(values)), key=values.__getitem__, default=-1)
 
 
 def balanced_accuracy(values: Sequence[float], truth: Sequence[bool], threshold: float) -> float:

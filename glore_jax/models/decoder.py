@@ -43,7 +43,7 @@ class DecoderConfig:
             raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions")
 
 
-def _weight(axes: tuple[str, ...], fan_in: int):
+def _weight(axes: tuple[str, ...], fan_in: int) -> Any:
     """Truncated-normal initialiser of variance 1 / fan_in that carries the logical axis names."""
     return nn.with_logical_partitioning(nn.initializers.truncated_normal(fan_in**-0.5), axes)
 
@@ -53,7 +53,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        init: Any = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
         scale_D = self.param("scale", init, (x_BxTxD.shape[-1],), jnp.float32)
         x = x_BxTxD.astype(jnp.float32)
         variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
@@ -135,9 +135,9 @@ class Decoder(nn.Module):
 
     def setup(self):
         c = self.config
-        init = nn.with_logical_partitioning(nn.initializers.normal(c.d_model**-0.5), ("vocab", "embed"))
-        self.embedding = self.param("embedding", init, (c.vocab_size, c.d_model))
-        self.unembedding = self.param("unembedding", init, (c.vocab_size, c.d_model))
+        init: Any = nn.with_logical_partitioning(nn.initializers.normal(c.d_model**-0.5), ("vocab", "embed"))
+        self.embedding: Any = self.param("embedding", init, (c.vocab_size, c.d_model))
+        self.unembedding: Any = self.param("unembedding", init, (c.vocab_size, c.d_model))
         self.attention_norm = [RMSNorm(c.norm_eps) for _ in range(c.num_layers)]
         self.attention = [Attention(c) for _ in range(c.num_layers)]
         self.mlp_norm = [RMSNorm(c.norm_eps) for _ in range(c.num_layers)]
@@ -153,7 +153,7 @@ class Decoder(nn.Module):
         column: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         x = jnp.take(self.embedding, tokens_BxT, axis=0).astype(jnp.dtype(self.config.dtype))
-        new_cache: Cache = []
+        new_cache: list[Any] = []
         for i in range(self.config.num_layers):
             layer_cache = None if cache is None else cache[i]
             mixed, layer_cache = self.attention[i](

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+from flax.linen import spmd
 import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from glore_jax.errors import InputError
 
 # First match wins; None keeps an axis whole on every device.
 RULES: tuple[tuple[str, str | None], ...] = (
@@ -23,12 +26,26 @@ RULES: tuple[tuple[str, str | None], ...] = (
 
 def of_params(boxed: Any, mesh: Mesh) -> Any:
     """Shardings of a tree of parameters that carry logical axis names."""
-    return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    return spmd.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
 
 
 def of_batch(mesh: Mesh) -> NamedSharding:
     """Rows over the data axis."""
     return NamedSharding(mesh, P(dict(RULES)["batch"]))
+
+
+def check_rows(name: str, rows: int, mesh: Mesh) -> None:
+    """InputError where a batch of so many rows cannot be split over the data axis.
+
+    Args:
+      name: the configuration key that says how many rows.
+    """
+    devices = mesh.shape["data"]
+    if rows % devices or rows < 1:
+        raise InputError(
+            f"{name}={rows} does not divide by the {devices} devices; make it a multiple of {devices}, e.g. "
+            f"{name}={max(devices, rows // devices * devices)}, or set `devices` to another number"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -69,15 +69,19 @@ class Slots(flax.struct.PyTreeNode):
 
 
 def empty(config: decoder.DecoderConfig, shapes: Shapes) -> Slots:
+    """Slots that hold nothing. Each array is one of its own, because all of them are donated later."""
     B = shapes.slots
-    integers = jnp.zeros((B,), jnp.int32)
+
+    def integers() -> jax.Array:
+        return jnp.zeros((B,), jnp.int32)
+
     return Slots(
         cache=kv_cache.zeros(config, B, shapes.prefix_columns + shapes.ring),
         step=jnp.zeros((), jnp.int32),
-        token_B=integers,
-        prefix_B=integers,
-        start_B=integers,
-        limit_B=integers,
+        token_B=integers(),
+        prefix_B=integers(),
+        start_B=integers(),
+        limit_B=integers(),
         active_B=jnp.zeros((B,), bool),
         temperature_B=jnp.zeros((B,), jnp.float32),
         name_Bx2=jnp.zeros((B, 2), jnp.uint32),

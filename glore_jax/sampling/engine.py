@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -64,12 +64,17 @@ class Engine:
         `max_new_tokens`.
       eos, pad: token ids.
       bidirectional: whether sources are read in both directions.
+
+    Raises:
+      InputError: the slots or sources do not divide by the devices.
     """
 
     def __init__(self, model: Decoder, params: Any, settings: Any, eos: int, pad: int, bidirectional: bool = False):
         self.model, self.settings = model, settings
         self.eos, self.pad, self.bidirectional = eos, pad, bidirectional
         self.mesh = meshes.make()
+        for name in ("slots", "sources"):
+            rules.check_rows(f"sampling.{name}", getattr(settings, name), self.mesh)
         self.params = jax.device_put(params, rules.replicated(self.mesh))
 
     def generate(
@@ -88,6 +93,23 @@ class Engine:
         Raises:
           InputError: a source longer than the largest bucket (named by the request that asks for it).
         """
+        completions: dict[int, Completion] = {}
+        for bucket, members in self._passes(sources, requests):
+            shapes = decode.Shapes(
+                self.settings.slots,
+                self.settings.sources,
+                bucket,
+                self.settings.max_new_tokens,
+                self.settings.chunk,
+                self.bidirectional,
+                self.eos,
+                self.pad,
+            )
+            _Pass(self, shapes, sources, requests, members, key, advance).run(completions)
+        return [completions[i] for i in range(len(requests))]
+
+    def _passes(self, sources: Sequence[Sequence[int]], requests: Sequence[Request]) -> Iterator[tuple[int, list[int]]]:
+        """Requests by prefix bucket; what would not fill the slots joins the next bucket that has any."""
         buckets = sorted(self.settings.buckets)
         by_bucket: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
@@ -99,14 +121,12 @@ class Engine:
                     f"{buckets[-1]}; raise sampling.buckets or shorten the question"
                 )
             by_bucket.setdefault(bucket, []).append(i)
-        completions: dict[int, Completion] = {}
+        waiting: list[int] = []
         for bucket, members in sorted(by_bucket.items()):
-            shapes = decode.Shapes(
-                self.settings.slots, self.settings.sources, bucket, self.settings.max_new_tokens,
-                self.settings.chunk, self.bidirectional, self.eos, self.pad,
-            )  # fmt: skip
-            _Pass(self, shapes, sources, requests, members, key, advance).run(completions)
-        return [completions[i] for i in range(len(requests))]
+            waiting += members
+            if len(waiting) >= 2 * self.settings.slots or bucket == max(by_bucket):
+                yield bucket, waiting
+                waiting = []
 
 
 class _Pass:

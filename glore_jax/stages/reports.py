@@ -37,8 +37,14 @@ def _read(workdir: Path) -> Run:
         thresholds=files.read_json(workdir / "tuning" / "thresholds.json"),
         label_audit=files.read_json(workdir / "labels" / "audit.json"),
         training_curves={name: files.read_json(workdir / name / artifacts.CURVE) for name in TRAINED},
-        info={"config": config, "revision": workfolder.git_revision(), "workdir": workdir.name},
+        info={"config": config, "revision": _revision(workdir), "workdir": workdir.name},
     )
+
+
+def _revision(workdir: Path) -> str:
+    """The revision that walked the test problems; the table is of that code, not of today's."""
+    manifest = workfolder.read_manifest(workdir / "test", "test") or {}
+    return str(manifest.get("revision", ""))
 
 
 def stage(context: StageContext) -> dict[str, Any]:
@@ -58,11 +64,22 @@ def print_report(workdir: Path) -> None:
         print(f"\nThe page: {path.with_name('index.html').resolve()}")
 
 
-def report(folders: Sequence[Path]) -> None:
-    """Prints one run's report again, or pools several."""
-    if len(folders) == 1:
+def report(folders: Sequence[Path], output: Path | None = None) -> None:
+    """Prints one run's report again, or pools several; with `output` also writes a Markdown page.
+
+    Raises:
+      InputError: a run is not finished.
+    """
+    if len(folders) == 1 and output is None:
         if not (Path(folders[0]) / "report" / "metrics.json").exists():
             raise InputError(f"{folders[0]}: holds no report; finish the run with `glore run`")
         print_report(Path(folders[0]))
         return
-    tables.print_report(pooling.pool([_read(Path(folder)) for folder in folders]))
+    runs = [_read(Path(folder)) for folder in folders]
+    pooled = pooling.pool(runs)
+    tables.print_report(pooled)
+    if output is not None:
+        made_by = sorted({str(run.info["revision"]) for run in runs})
+        command = " ".join(["glore report", *map(str, folders)])
+        files.write_text(output, tables.markdown(pooled, output.stem, command, ", ".join(made_by)))
+        print(f"\nWritten: {output}")

@@ -109,12 +109,11 @@ def expert_iteration(context: StageContext) -> dict[str, Any]:
         engine = artifacts.make_engine(context, model, params["decoder"], tokenizer)
         if history[-1] <= max(history[:-1]):
             break
-    best = max(range(1, len(history)), key=history.__getitem__)
-    model, params = artifacts.read_model(context.folder / f"round{best}", "float32")
+    best = max(range(len(history)), key=history.__getitem__)  # 0 is the supervised student
+    chosen = context.folder / f"round{best}" if best else context.input("sft")
+    model, params = artifacts.read_model(chosen, "float32")
     artifacts.write_model(context.folder, params, model.config)
-    files.write_json(
-        context.folder / artifacts.CURVE, files.read_json(context.folder / f"round{best}" / artifacts.CURVE)
-    )
+    files.write_json(context.folder / artifacts.CURVE, files.read_json(chosen / artifacts.CURVE))
     files.write_json(context.folder / "history.json", history)
     return counts | {"rounds": len(history) - 1, "best_round": best, "dev_accuracy": history[best]}
 

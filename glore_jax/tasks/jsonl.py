@@ -28,7 +28,7 @@ def read(path: str | Path) -> list[Problem]:
         raise InputError(f"{path}: cannot be read ({error}); give a UTF-8 JSONL file of problems") from error
     problems: list[Problem] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028 within a question
         if line.strip():
             problem = _problem(f"{path}, line {number}", number, line)
             key = " ".join(problem.question.split())
@@ -53,6 +53,8 @@ def _problem(where: str, number: int, line: str) -> Problem:
     for key in ("question", "answer"):
         if not str(row.get(key, "")).strip():
             raise InputError(f"{where}: {key!r} is missing or empty")
+    if isinstance(row["answer"], bool) or not isinstance(row["answer"], str | int | float):
+        raise InputError(f"{where}: the answer must be text or a number, found {row['answer']!r}")
     if not isinstance(row["question"], str) or not isinstance(row.get("solution", ""), str):
         raise InputError(f"{where}: question and solution must be text")
     answer = answers.final_answer(str(row["answer"])) or str(row["answer"])

@@ -11,6 +11,7 @@ they are counted once, on ids, and never searched for in decoded text again.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from glore_jax import answers
@@ -29,27 +30,26 @@ def split_steps(solution: str) -> list[str]:
 def step_ends(tokenizer: Tokenizer, tokens: Sequence[int]) -> tuple[int, ...]:
     """For each step of a token sequence, the number of tokens up to and including its last.
 
-    A step ends with the step-end token; blank lines join the step before them, and a last line that
-    was cut off ends where the tokens end. The end token belongs to no step.
+    A step ends with the step-end token; a blank line counts to the step after it, and a last line that
+    was cut off ends with its last token. The end token and padding belong to no step.
     """
     ends: list[int] = []
-    filled = False
-    for i, token in enumerate(tokens):
+    unfinished = 0  # where the step under way ends so far; 0 before its first token
+    for i, token in enumerate(tokens, 1):
         if token == tokenizer.step_end:
-            if filled:
-                ends.append(i + 1)
-            filled = False
+            if unfinished:
+                ends.append(i)
+            unfinished = 0
         elif token not in (tokenizer.eos, tokenizer.pad):
-            filled = True
-    if filled:
-        ends.append(sum(token not in (tokenizer.eos, tokenizer.pad) for token in tokens))
+            unfinished = i
+    if unfinished:
+        ends.append(unfinished)
     return tuple(ends)
 
 
 def steps_text(tokenizer: Tokenizer, tokens: Sequence[int], ends: Sequence[int]) -> str:
     """The decoded steps, one line each: as many lines as there are step ends."""
-    starts = [0, *ends[:-1]]
-    lines = [tokenizer.decode(tokens[a:b]) for a, b in zip(starts, ends, strict=True)]
+    lines = [tokenizer.decode(tokens[a:b]) for a, b in itertools.pairwise((0, *ends))]
     return "\n".join(" ".join(line.split()) for line in lines)
 
 

@@ -25,6 +25,8 @@ class Tokenizer:
 
     def __init__(self, model: bytes):
         self.model = model
+        if not model:  # SentencePiece would take it for "loaded later", and answer everything with zeros
+            raise InputError("an empty tokenizer model; expected the bytes of a SentencePiece .model file")
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         missing = [m for m in MARKS if self.processor.piece_to_id(m) == self.processor.unk_id()]
         if missing:
@@ -62,7 +64,13 @@ def load(path: str | Path) -> Tokenizer:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no tokenizer there; expected a SentencePiece .model file")
-    return Tokenizer(path.read_bytes())
+    try:
+        return Tokenizer(path.read_bytes())
+    except (RuntimeError, InputError) as error:
+        raise InputError(
+            f"{path}: not a SentencePiece tokenizer of this package ({error}); make the file anew, or take the whole "
+            "folder it came with"
+        ) from error
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -123,7 +123,12 @@ def epochs(
     Yields:
       arrays [batch_rows, row_length]: `tokens`, `positions`, `segments` (0 is padding), `prefix`,
       `targets`, `weights`.
+
+    Raises:
+      ValueError: there are no examples, which would never fill a batch.
     """
+    if not examples:
+        raise ValueError("no examples to make batches of")
     epoch = done = 0
     while True:
         order = np.random.default_rng((seed, epoch)).permutation(len(examples))

@@ -58,12 +58,15 @@ def train(
 
     Raises:
       FloatingPointError: the loss is not a number (the step is named).
+      InputError: the rows do not divide by the devices.
     """
     begun = time.monotonic()
     total = steps_of(settings, examples)
     tx = optimizer.make(settings, total)
     mesh = meshes.make()
-    state = jax.device_put(train_step.init(params, tx), rules.replicated(mesh))
+    rules.check_rows("train.rows", settings.rows, mesh)
+    # A copy, because the state is donated from step to step and `params` stay the caller's.
+    state = jax.device_put(train_step.init(params, tx), rules.replicated(mesh), may_alias=False)
     step = jax.jit(train_step.make(model, loss, tx), donate_argnums=0)
     progress = checkpoints.Progress(folder) if folder is not None else None
     state, curve = progress.restore(state) if progress else (state, [])

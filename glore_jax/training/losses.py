@@ -32,7 +32,7 @@ def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Arr
     # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
     picked_BxT = jnp.sum(logits_BxTxV * jax.nn.one_hot(targets_BxT, logits_BxTxV.shape[-1]), axis=-1)
     nats_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1) - picked_BxT
-    right_BxT = jnp.argmax(logits_BxTxV, axis=-1) == targets_BxT
+    right_BxT = (jnp.argmax(logits_BxTxV, axis=-1) == targets_BxT).astype(jnp.float32)
     total = jnp.sum(nats_BxT * batch["weights"])
     return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}
 
@@ -41,6 +41,6 @@ def value(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array,
     """Binary cross-entropy of step values (nats) against labels in [0, 1], on labelled step ends."""
     logits_BxT = value_head.apply(params["value_head"], _hidden(model, params["decoder"], batch))
     nats_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, batch["targets"])
-    right_BxT = (logits_BxT >= 0) == (batch["targets"] >= 0.5)
+    right_BxT = ((logits_BxT >= 0) == (batch["targets"] >= 0.5)).astype(jnp.float32)
     total = jnp.sum(nats_BxT * batch["weights"])
     return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}

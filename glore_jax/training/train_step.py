@@ -37,7 +37,7 @@ def make(model: Decoder, loss: Callable, optimizer: optax.GradientTransformation
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {name: total / jnp.maximum(sums["weight"], 1.0) for name, total in sums.items() if name != "weight"}
-        metrics |= {"loss": mean, "weight": sums["weight"], "gradient_norm": optax.global_norm(gradients)}
+        metrics |= {"loss": mean, "weight": sums["weight"], "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step

@@ -45,7 +45,7 @@ class _Draft:
 
     def person(self) -> str | None:
         """Somebody who has no quantity yet."""
-        taken = {q.person for q in self.quantities}
+        taken = {q.label for q in self.quantities}
         fresh = [name for name in NAMES if name not in taken]
         return self.rng.choice(fresh) if fresh else None
 
@@ -54,26 +54,25 @@ class _Draft:
         if person is None:
             return None
         thing, value = self.rng.choice(self.things), self.rng.randint(2, 20)
-        self.quantities.append(Quantity(f"{person}'s {thing}", person, thing, "given", (), value, value))
-        return f"{person}'s {thing}"
+        self.quantities.append(Quantity(person, thing, "given", (), value, value))
+        return person
 
     def add(self, kind: str, operands: Sequence[str]) -> str | None:
         """A quantity of `kind` computed from `operands`; None where its value would be out of range."""
         table = self.table()
-        person, thing, label = "", "", "Total"
+        label, thing = "Total", ""
         if kind != "total":
-            owner = self.person()
-            if owner is None:
+            person = self.person()
+            if person is None:
                 return None
             things = {"cost": "dollars", "left": table[operands[0]].thing}
-            person, thing = owner, things.get(kind) or self.rng.choice(self.things)
-            label = f"{person}'s {thing}"
+            label, thing = person, things.get(kind) or self.rng.choice(self.things)
         constant = self.rng.randint(*_CONSTANTS[kind]) if kind in _CONSTANTS else None
-        quantity = Quantity(label, person, thing, kind, tuple(operands), constant, 0)
+        quantity = Quantity(label, thing, kind, tuple(operands), constant, 0)
         value = apply_symbol(SYMBOL[kind], *numbers_of(quantity, table))
         if value is None or not 1 <= value <= MAX_VALUE:
             return None
-        self.quantities.append(Quantity(label, person, thing, kind, tuple(operands), constant, value))
+        self.quantities.append(Quantity(label, thing, kind, tuple(operands), constant, value))
         return label
 
 
@@ -138,7 +137,8 @@ def split_of(world: World) -> str:
 def _references(quantity: Quantity, table: dict[str, Quantity]) -> dict[str, str]:
     """How a sentence refers to its operands: by the person alone where the thing is the same."""
     operands = [table[label] for label in quantity.operands]
-    return {slot: o.person if o.thing == quantity.thing else o.label for slot, o in zip("rs", operands, strict=False)}
+    names = [o.label if o.thing == quantity.thing else f"{o.label}'s {o.thing}" for o in operands]
+    return dict(zip("rs", names, strict=False))
 
 
 def question_text(world: World, rng: random.Random) -> str:
@@ -148,25 +148,26 @@ def question_text(world: World, rng: random.Random) -> str:
     for q in world.quantities:
         if q.kind != "total":
             pattern = rng.choice(PATTERNS[q.kind])
-            sentences.append(pattern.format(A=q.person, x=q.thing, n=q.constant, **_references(q, table)))
+            sentences.append(pattern.format(A=q.label, x=q.thing, n=q.constant, **_references(q, table)))
     rng.shuffle(sentences)
     target = table[world.target]
     ask = f"ask_{target.kind}" if f"ask_{target.kind}" in PATTERNS else "ask"
     pattern = rng.choice(PATTERNS[ask])
-    sentences.append(pattern.format(A=target.person, x=target.thing, **_references(target, table)))
+    sentences.append(pattern.format(A=target.label, x=target.thing, **_references(target, table)))
     return " ".join(sentences)
 
 
 def step_text(quantity: Quantity, table: dict[str, Quantity]) -> str:
-    """The gold line that computes a quantity.
+    """The gold line that computes a quantity: whose it is, from whose it follows, and the equation.
 
-    >>> a = Quantity("Ann's nuts", "Ann", "nuts", "given", (), 7, 7)
-    >>> b = Quantity("Ben's nuts", "Ben", "nuts", "more", ("Ann's nuts",), 3, 10)
+    >>> a = Quantity("Ann", "nuts", "given", (), 7, 7)
+    >>> b = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
     >>> step_text(b, {a.label: a, b.label: b})
-    "Ben's nuts: <<7+3=10>>10"
+    'Ben from Ann: <<7+3=10>>10'
     """
     a, b = numbers_of(quantity, table)
-    return f"{quantity.label}: <<{a}{SYMBOL[quantity.kind]}{b}={quantity.value}>>{quantity.value}"
+    source = " and ".join(quantity.operands)
+    return f"{quantity.label} from {source}: <<{a}{SYMBOL[quantity.kind]}{b}={quantity.value}>>{quantity.value}"
 
 
 def solution_lines(world: World, rng: random.Random) -> list[str]:

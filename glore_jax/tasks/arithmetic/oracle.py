@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol, numbers_of
 
-_STEP = re.compile(r"([^:<>]+): <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
+_STEP = re.compile(r"(\w+) from (\w+)(?: and (\w+))?: <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
 _ANSWER = re.compile(r"#### (\d+)")
 
 
@@ -20,7 +20,7 @@ def fault(world: World, line: str) -> str | None:
 
     Returns:
       `unreadable`, `wrong quantity` (a label the problem does not define, or one that is given),
-      `wrong operand` (a number or operation other than the statement's), `wrong computation`,
+      `wrong operand` (a source, number or operation other than the statement's), `wrong computation`,
       `wrong answer` (of the closing line), or None for a true step.
     """
     table = world.by_label()
@@ -30,14 +30,14 @@ def fault(world: World, line: str) -> str | None:
     match = _STEP.fullmatch(line)
     if not match:
         return "unreadable"
-    label, symbol = match[1], match[3]
-    a, b, stated, repeated = (int(match[i]) for i in (2, 4, 5, 6))
+    label, source, symbol = match[1], {match[2], match[3]} - {None}, match[5]
+    a, b, stated, repeated = (int(match[i]) for i in (4, 6, 7, 8))
     quantity = table.get(label)
     if quantity is None or quantity.kind == "given":
         return "wrong quantity"
     expected = numbers_of(quantity, table)
     swapped = symbol in "+*" and (b, a) == expected
-    if symbol != SYMBOL[quantity.kind] or not ((a, b) == expected or swapped):
+    if source != set(quantity.operands) or symbol != SYMBOL[quantity.kind] or not ((a, b) == expected or swapped):
         return "wrong operand"
     if apply_symbol(symbol, a, b) != stated or stated != repeated:
         return "wrong computation"

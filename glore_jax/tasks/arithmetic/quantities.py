@@ -1,7 +1,7 @@
 """The world of a problem: quantities, each given outright or computed from others.
 
-A quantity is known by its label (`Tom's apples`); its definition is an operation on other
-quantities and constants. Numbers stay small so that the difficulty lies in the number of steps.
+A quantity is known by its label, the name of the person who has it; its definition is an operation
+on other quantities and constants. Numbers stay small so that the difficulty lies in the number of steps.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Quantity:
     """One quantity of a problem.
 
     Attributes:
-      label: how solutions name it, e.g. `Tom's apples`.
-      person, thing: whose and of what (both "" for a total); no two quantities have the same person.
+      label: how solutions name it: a person, different for each quantity, or `Total`.
+      thing: what is counted ("" for a total).
       kind: `given`, or the operation that defines it (a key of SYMBOL).
       operands: labels of the quantities it is computed from (none, one or two).
       constant: the number in its statement (a given's value, how many more, ...), or None.
@@ -38,7 +38,6 @@ class Quantity:
     """
 
     label: str
-    person: str
     thing: str
     kind: str
     operands: tuple[str, ...]
@@ -73,8 +72,8 @@ class World:
     def from_json(text: str) -> World:
         raw = json.loads(text)
         rows = tuple(
-            Quantity(label, person, thing, kind, tuple(operands), constant, value)
-            for label, person, thing, kind, operands, constant, value in raw["quantities"]
+            Quantity(label, thing, kind, tuple(operands), constant, value)
+            for label, thing, kind, operands, constant, value in raw["quantities"]
         )
         return World(rows, raw["target"])
 

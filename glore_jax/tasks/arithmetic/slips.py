@@ -20,7 +20,7 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
     a division with a remainder).
     """
     table = world.by_label()
-    labels = [line.split(":")[0] for line in lines[:-1]]
+    labels = [line.split(" from ")[0] for line in lines[:-1]]
     at = rng.randrange(len(labels))
     values = {q.label: q.value for q in world.quantities}
     out = []
@@ -31,21 +31,25 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
             now = [values[o] for o in quantity.operands] + ([quantity.constant] if quantity.constant else [])
             a, b = sorted(now, reverse=True) if quantity.kind == "difference" else now
         symbol, change = SYMBOL[quantity.kind], 0
+        source = list(quantity.operands)
         if i == at:
-            a, b, symbol, change = _slip(a, b, symbol, values, rng)
+            kind = rng.choice(("operand", "operand", "constant", "symbol", "result", "result"))
+            others = [other for other in values if other not in quantity.operands and other != label]
+            if kind == "operand" and others:
+                source[0] = rng.choice(others)
+                a = values[source[0]]
+            else:
+                a, b, symbol, change = _slip(kind, a, b, symbol, rng)
         result = apply_symbol(symbol, a, b)
         if result is None or not 0 < result + change <= _LIMIT:
             return None
         values[label] = result + change
-        out.append(f"{label}: <<{a}{symbol}{b}={result + change}>>{result + change}")
+        out.append(f"{label} from {' and '.join(source)}: <<{a}{symbol}{b}={result + change}>>{result + change}")
     return [*out, f"#### {values[world.target]}"]
 
 
-def _slip(a: int, b: int, symbol: str, values: dict[str, int], rng: random.Random) -> tuple[int, int, str, int]:
-    """One false equation: a wrong number of another quantity, a wrong operation or a wrong result."""
-    kind = rng.choice(("operand", "operand", "constant", "symbol", "result", "result"))
-    if kind == "operand":
-        return rng.choice([v for v in values.values() if v != a] or [a + 1]), b, symbol, 0
+def _slip(kind: str, a: int, b: int, symbol: str, rng: random.Random) -> tuple[int, int, str, int]:
+    """A false equation: another constant, another operation, or (last entry) a result that is off."""
     if kind == "constant":
         return a, rng.choice([n for n in range(2, 10) if n != b]), symbol, 0
     if kind == "symbol":

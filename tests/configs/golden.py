@@ -1,0 +1,27 @@
+"""The default values that results depend on, pinned. Renew them with `python tests/configs/golden.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from glore_jax import configuration
+
+ROOT = Path(__file__).parents[2]
+PATH = Path(__file__).with_suffix(".json")
+PINNED = ("arithmetic.py", "arithmetic.py:full", "arithmetic_base.py", "jsonl.py")
+RENEW = (
+    "If the change is meant, renew the pinned values with `python tests/configs/golden.py`, and make again what "
+    "was measured with the old ones: the results in README.md and docs/, for arithmetic_base.py the base model."
+)
+
+
+def values(spec: str) -> dict[str, Any]:
+    """A configuration as JSON has it: tuples are lists."""
+    return json.loads(configuration.to_json(configuration.load(str(ROOT / "configs" / spec))))
+
+
+if __name__ == "__main__":
+    text = json.dumps({spec: values(spec) for spec in PINNED}, indent=1, sort_keys=True)
+    PATH.write_text(text + "\n", encoding="utf-8")

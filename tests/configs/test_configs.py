@@ -1,0 +1,70 @@
+"""The experiment files: each loads, each key reaches its reader, no default moves unnoticed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import golden
+import pytest
+
+from glore_jax import configuration, stages, tasks
+from glore_jax.errors import InputError
+
+CONFIGS = golden.ROOT / "configs"
+VARIANTS = {"arithmetic.py": ("smoke", "full"), "arithmetic_base.py": ("smoke",), "jsonl.py": ("smoke",)}
+SPECS = [f"{name}{variant}" for name, rest in VARIANTS.items() for variant in ("", *(f":{v}" for v in rest))]
+READ_BY_THE_COMMAND_LINE = {"recipe", "devices"}
+READ_BY_EVERY_STAGE = {"seed"}
+
+
+def test_every_file_and_variant_is_listed_here():
+    assert sorted(path.name for path in CONFIGS.glob("*.py")) == sorted(VARIANTS)
+    for name, variants in VARIANTS.items():
+        with pytest.raises(InputError) as error:
+            configuration.load(f"{CONFIGS / name}:no_such")
+        assert set(re.findall(r":(\w+)", str(error.value).partition("there")[2])) == set(variants)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_key_reaches_a_reader(spec: str):
+    config = configuration.load(str(CONFIGS / spec))
+    declared = {key for stage in stages.of(config) for key in stage.config_keys}
+    top = {key.partition(".")[0] for key in declared}
+    assert set(config.keys()) - top == READ_BY_THE_COMMAND_LINE | READ_BY_EVERY_STAGE
+    for stage in stages.of(config):
+        configuration.select(config, stage.config_keys)  # no stage asks for a key that the file lacks
+
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (golden.ROOT / "glore_jax").rglob("*.py"))
+    names = {part for key in configuration.leaves(config) for part in key.split(".")}
+    unread = [name for name in sorted(names) if not re.search(rf"""(\.|["']){name}\b""", source)]
+    assert not unread, f"keys that nothing in glore_jax reads: {unread}; remove them or read them"
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_rows_split_evenly_over_the_devices(spec: str):
+    config = configuration.load(str(CONFIGS / spec))
+    sizes = {k: v for k, v in configuration.leaves(config).items() if re.search(r"(^|\.)(rows|slots|sources)$", k)}
+    assert sizes
+    assert not {k: v for k, v in sizes.items() if v % config.devices}
+
+
+@pytest.mark.parametrize("spec", golden.PINNED)
+def test_defaults_have_not_moved(spec: str):
+    pinned = json.loads(golden.PATH.read_text(encoding="utf-8"))
+    assert set(pinned) == set(golden.PINNED)
+    moved = configuration.differences(pinned[spec], golden.values(spec))
+    lines = [f"  {key}: {was!r} pinned, {now!r} in the file" for key, was, now in moved]
+    assert not moved, "\n".join([f"configs/{spec} has other values than its pinned ones:", *lines, golden.RENEW])
+
+
+def test_your_own_problems_are_read(tmp_path: Path):
+    rows = [{"question": f"What is {i} and 1?", "answer": str(i + 1)} for i in range(60)]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    config = configuration.load(str(CONFIGS / "jsonl.py"), [f"--config.task.train={path}"])
+    splits = tasks.load(config.task)
+    assert len(splits.train) + len(splits.dev) + len(splits.test) == 60
+    with pytest.raises(InputError, match=r"task\.train is empty"):
+        tasks.load(configuration.load(str(CONFIGS / "jsonl.py")).task)

@@ -1,0 +1,33 @@
+"""The ground that all tests stand on: CPU, two devices, strict array arithmetic, kept compilations.
+
+`GLORE_TEST_CACHE=DIR` keeps compiled programs from one test session to the next.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import jax
+import pytest
+
+_GIVEN = os.environ.get("GLORE_TEST_CACHE")
+_CACHE = _GIVEN or tempfile.mkdtemp(prefix="glore-test-cache-")
+
+# The commands that tests start as processes of their own share the cache and the platform.
+os.environ["GLORE_CACHE"] = _CACHE
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", _CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _GIVEN:
+        shutil.rmtree(_CACHE, ignore_errors=True)

@@ -1,0 +1,58 @@
+"""The base model's data: documents of the corpus as examples."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from handmade import EVEN_WEIGHTS, tokenizer
+
+from glore_jax.method import base_model
+from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.tasks.arithmetic.corpus import Document, make_document
+from glore_jax.text import formats
+
+LINES = ("Ben's nuts: <<7+3=10>>10", "#### 10")
+SLIPPED = ("Ben's nuts: <<7+3=11>>11", "#### 11")
+
+
+def test_two_processes_make_the_documents_in_order():
+    made = base_model.documents(3, 5, EVEN_WEIGHTS, 0.5)
+    assert made == [make_document(3, i, EVEN_WEIGHTS, 0.5) for i in range(5)]
+
+
+def test_the_tokenizer_is_that_of_the_corpus():
+    corpus = [make_document(0, i, EVEN_WEIGHTS, 0.5) for i in range(60)]
+    t = base_model.train_tokenizer(corpus, 400)
+    for document in corpus[:10]:
+        tokens, ends = formats.encode_solution(t, document.solution)
+        assert formats.steps_text(t, tokens, ends).split("\n") == list(document.solution)
+        assert t.decode(t.encode(document.question)) == document.question
+
+
+def test_a_document_is_learnt_after_its_question():
+    t = tokenizer()
+    example = base_model.example(t, Document("How many?", (), LINES))
+    target, _ = formats.encode_solution(t, LINES)
+    assert example.tokens.tolist() == [*formats.encode_prompt(t, "How many?"), *target][:-1]
+    assert np.sum(example.weights) == len(target)
+
+
+def test_a_revised_document_is_learnt_after_its_first_attempt_without_a_critique():
+    t = tokenizer()
+    example = base_model.example(t, Document("How many?", SLIPPED, LINES))
+    target, _ = formats.encode_solution(t, LINES)
+    attempt, ends = formats.encode_solution(t, SLIPPED)
+    source = formats.encode_refiner_source(t, "How many?", attempt, ends)
+    assert example.tokens.tolist() == [*source, *target][:-1]
+    assert np.sum(example.weights) == len(target), "nothing of the attempt is learnt"
+    assert not {t.bad, *t.value_marks} & set(example.tokens.tolist())
+
+
+def test_fresh_parameters_are_plain_arrays_named_by_the_seed():
+    model = Decoder(
+        DecoderConfig(vocab_size=16, d_model=8, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, d_ff=8)
+    )
+    first, again, other = (base_model.init(model, seed) for seed in (0, 0, 1))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(first))
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True))
+    assert not np.array_equal(first["embedding"], other["embedding"])

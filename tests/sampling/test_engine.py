@@ -1,0 +1,207 @@
+"""The one sampler: equal to plain decoding, and equal to itself whatever the batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from glore_jax.errors import InputError
+from glore_jax.models import decoder
+from glore_jax.sampling import decode
+from glore_jax.sampling.engine import Completion, Request, name_words
+
+KEY = jax.random.key(7)
+MOST = tiny.sampling().max_new_tokens
+
+
+def make_sources(count: int, seed: int = 0, longest: int = 12) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, tiny.VOCAB, rng.integers(1, longest + 1)).tolist() for _ in range(count)]
+
+
+def make_requests(sources: Sequence[Sequence[int]], each: int = 2, temperature: float = 1.0) -> list[Request]:
+    """`each` samples of every whole source."""
+    return [Request(f"q{i}/{k}", i, len(s), temperature) for i, s in enumerate(sources) for k in range(each)]
+
+
+@jax.jit
+def _next_logits(params: Any, tokens_1xT: jax.Array, length: jax.Array, prefix: jax.Array) -> jax.Array:
+    model, _ = tiny.random_decoder()
+    places = jnp.arange(tokens_1xT.shape[1])[None]
+    mask = decoder.causal_mask((places < length).astype(jnp.int32), places < prefix)
+    hidden, _ = model.apply({"params": params}, tokens_1xT, places, mask)
+    return decoder.logits(params, hidden[0, length - 1])
+
+
+def plain(prompt: Sequence[int], request: Request, key: jax.Array = KEY, bidirectional: bool = False) -> Completion:
+    """The definition: a full forward pass over everything for each new token, one sequence at a time."""
+    tokens, logprob = list(prompt), 0.0
+    name = jnp.asarray([name_words(request.id)], jnp.uint32)
+    for position in range(MOST):
+        padded = np.zeros((1, 12 + MOST), np.int32)
+        padded[0, : len(tokens)] = tokens
+        prefix = len(prompt) - 1 if bidirectional else 0
+        logits = _next_logits(tiny.random_decoder()[1], jnp.asarray(padded), jnp.int32(len(tokens)), jnp.int32(prefix))
+        uniform = decode.uniforms(key, name, jnp.array([position]))
+        token = int(decode.draw(logits[None], uniform, jnp.array([request.temperature]))[0])
+        logprob += float(jax.nn.log_softmax(logits)[token])
+        tokens.append(token)
+        if token == tiny.EOS:
+            break
+    new = tuple(tokens[len(prompt) :])
+    return Completion(new, new[-1] == tiny.EOS, logprob)
+
+
+def assert_same(found: Sequence[Completion], expected: Sequence[Completion]) -> None:
+    assert [c.tokens for c in found] == [c.tokens for c in expected]
+    assert [c.finished for c in found] == [c.finished for c in expected]
+    np.testing.assert_allclose([c.logprob for c in found], [c.logprob for c in expected], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_cached_decoding_is_plain_decoding(bidirectional: bool):
+    """More requests than slots, ragged, greedy and sampled side by side."""
+    sources = make_sources(9)
+    requests = [
+        Request(f"q{i}/{k}", i, len(s), temperature)
+        for i, s in enumerate(sources)
+        for k, temperature in enumerate((0.0, 1.0, 1.7))
+    ]
+    found = tiny.engine(bidirectional).generate(sources, requests, KEY)
+    expected = [plain(sources[r.source], r, bidirectional=bidirectional) for r in requests]
+    assert_same(found, expected)
+    assert len({c.tokens for c in found}) > 10  # the test would see a mix-up
+    assert {c.finished for c in expected} == {True, False}
+    assert len({len(c.tokens) for c in expected}) > 2
+
+
+def test_a_rollout_from_a_branch_is_a_sample_of_that_prefix():
+    """Shared prefill, each request to its own branch point, against every prefix as a source of its own."""
+    sources = [s for s in make_sources(8, seed=3) if len(s) > 4][:3]
+    requests = [
+        Request(f"t{i}/{length}/{k}", i, length, 1.0)
+        for i, s in enumerate(sources)
+        for length in range(1, len(s) + 1, 3)
+        for k in range(2)
+    ]
+    found = tiny.engine().generate(sources, requests, KEY)
+    assert_same(found, [plain(sources[r.source][: r.length], r) for r in requests])
+    alone = [sources[r.source][: r.length] for r in requests]
+    assert_same(
+        tiny.engine().generate(alone, [Request(r.id, i, r.length, 1.0) for i, r in enumerate(requests)], KEY), found
+    )
+
+
+@pytest.fixture(scope="module")
+def forty() -> tuple[list[list[int]], list[Request], list[Completion]]:
+    sources = make_sources(20, seed=1)
+    requests = make_requests(sources)
+    return sources, requests, tiny.engine().generate(sources, requests, KEY)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"slots": 2},
+        {"slots": 16},
+        {"chunk": 1},
+        {"chunk": 10},
+        {"sources": 6},
+        {"buckets": (12,)},
+        {"buckets": (3, 6, 16)},
+    ],
+    ids=str,
+)
+def test_samples_do_not_depend_on_the_batch(forty, changes: dict):
+    sources, requests, expected = forty
+    assert_same(tiny.engine(**changes).generate(sources, requests, KEY), expected)
+
+
+def test_samples_do_not_depend_on_order_or_company(forty):
+    sources, requests, expected = forty
+    order = np.random.default_rng(2).permutation(len(requests))
+    found = tiny.engine().generate(sources, [requests[i] for i in order], KEY)
+    assert_same(found, [expected[i] for i in order])
+    few = [requests[i] for i in order[:3]]
+    assert_same(tiny.engine().generate(sources, few, KEY), [expected[i] for i in order[:3]])
+
+
+def test_samples_depend_on_key_and_name(forty):
+    sources, requests, expected = forty
+    other = tiny.engine().generate(sources, requests, jax.random.key(8))
+    assert sum(a.tokens == b.tokens for a, b in zip(other, expected, strict=True)) < 20
+    pairs = [(expected[i].tokens, expected[i + 1].tokens) for i in range(0, 40, 2)]
+    assert sum(a == b for a, b in pairs) < 10  # two samples of a question
+
+
+_ON_ONE_DEVICE = """
+import json, sys
+import jax
+sys.path[:0] = sys.argv[1:]
+import tiny, test_engine
+assert jax.device_count() == 1
+sources = test_engine.make_sources(20, seed=1)
+found = tiny.engine().generate(sources, test_engine.make_requests(sources), jax.random.key(7))
+print(json.dumps([c.tokens for c in found]))
+"""
+
+
+def test_samples_do_not_depend_on_the_number_of_devices(forty):
+    assert jax.device_count() == 2
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", _ON_ONE_DEVICE, str(here.parent), str(here)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [tuple(tokens) for tokens in json.loads(done.stdout)] == [c.tokens for c in forty[2]]
+
+
+def test_progress_counts_every_request_and_token(forty):
+    sources, requests, expected = forty
+    seen: list[tuple[int, int]] = []
+    tiny.engine().generate(sources, requests, KEY, lambda *counts: seen.append(counts))
+    assert sum(n for n, _ in seen) == len(requests)
+    assert sum(tokens for _, tokens in seen) == sum(len(c.tokens) for c in expected)
+    assert len(seen) > 5  # slots are refilled as they come free, not batch by batch
+
+
+def test_no_requests_are_no_work():
+    assert tiny.engine().generate([[5]], [], KEY) == []
+
+
+def test_a_source_that_is_too_long_names_its_request():
+    sources = [[5] * 4, [6] * 13]
+    with pytest.raises(
+        InputError, match=r"request q1/0: its source has 13 tokens, .*bucket 12; raise sampling\.buckets"
+    ):
+        tiny.engine().generate(sources, make_requests(sources, 1), KEY)
+
+
+@pytest.mark.parametrize("name", ["slots", "sources"])
+def test_rows_that_do_not_divide_by_the_devices_are_refused(name: str):
+    with pytest.raises(InputError, match=rf"sampling\.{name}=5 .* the 2 devices"):
+        tiny.engine(**{name: 5})
+
+
+def test_nothing_is_compiled_twice_for_one_bucket():
+    """200 ragged requests at many temperatures; the sizes are of this test alone, so the counts are its own."""
+    sources = make_sources(50, seed=5, longest=11)
+    requests = [Request(f"r{i}", i % 50, 1 + i % len(sources[i % 50]), (i % 5) / 4) for i in range(200)]
+    functions = (decode.prefill, decode.insert, decode.decode_chunk)
+    before = [f._cache_size() for f in functions]
+    engine = tiny.engine(slots=6, chunk=4, buckets=(5, 11))
+    engine.generate(sources, requests, KEY)
+    once = [f._cache_size() - n for f, n in zip(functions, before, strict=True)]
+    assert max(once) <= 2  # two buckets
+    engine.generate(sources, requests[::-1], jax.random.key(1))
+    tiny.engine(slots=6, chunk=4, buckets=(5, 11), seed=1).generate(sources, requests[:50], KEY)  # other weights
+    assert [f._cache_size() - n for f, n in zip(functions, before, strict=True)] == once

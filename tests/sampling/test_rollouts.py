@@ -1,0 +1,104 @@
+"""Verifying traces: one for each prefix and number, each a sample of that prefix alone."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+import tiny
+
+from glore_jax.records import Problem, Solution
+from glore_jax.sampling import rollouts, solutions
+from glore_jax.sampling.engine import Engine, Request
+from glore_jax.text import formats, tokenizers
+from glore_jax.text.tokenizers import Tokenizer
+
+KEY = jax.random.key(3)
+PROBLEMS = {
+    "p": Problem("p", "Ann has 3 nuts", "5"),
+    "q": Problem("q", "Bob", "7"),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return tokenizers.train(["Ann has 3 nuts", "Bob: <<1+2=3>>3", "#### 3"] * 50, 330)
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer: Tokenizer) -> Engine:
+    model, params = tiny.random_decoder(tokenizer.vocab_size)
+    settings = tiny.sampling(slots=8, buckets=(64,), max_new_tokens=12)
+    return Engine(model, params, settings, tokenizer.eos, tokenizer.pad)
+
+
+def make_trace(tokenizer: Tokenizer, name: str, problem: str, steps: list[str]) -> Solution:
+    tokens, ends = formats.encode_solution(tokenizer, steps)
+    return Solution(name, problem, tuple(tokens), ends, "\n".join(steps), False)
+
+
+def make_traces(tokenizer: Tokenizer) -> list[Solution]:
+    return [
+        make_trace(tokenizer, "p/0", "p", ["Ann: <<1+2=3>>3", "Bob: <<3+1=4>>4", "#### 4"]),
+        make_trace(tokenizer, "p/1", "p", ["#### 4"]),
+        make_trace(tokenizer, "q/0", "q", ["Bob: <<1+2=3>>3", "#### 3"]),
+    ]
+
+
+def test_every_inner_prefix_gets_its_rollouts(tokenizer: Tokenizer, engine: Engine):
+    counts: list[tuple[int, int]] = []
+    made = rollouts.verifying_traces(
+        engine, tokenizer, PROBLEMS, make_traces(tokenizer), 2, 1.0, KEY, lambda *n: counts.append(n)
+    )
+    # P_1 and P_2 of the trace of three steps, P_1 of the one of two, none of the trace of a single step.
+    places = [(r.trace_id, r.prefix, r.sample) for r in made]
+    assert places == [("p/0", 1, 0), ("p/0", 1, 1), ("p/0", 2, 0), ("p/0", 2, 1), ("q/0", 1, 0), ("q/0", 1, 1)]
+    assert sum(n for n, _ in counts) == len(made)
+    assert len({r.tokens for r in made}) == len(made)
+
+
+def test_a_rollout_is_a_sample_of_its_prefix_alone(tokenizer: Tokenizer, engine: Engine):
+    traces = make_traces(tokenizer)
+    made = rollouts.verifying_traces(engine, tokenizer, PROBLEMS, traces, 2, 1.0, KEY)
+    by_id = {t.id: t for t in traces}
+    for r in made:
+        trace = by_id[r.trace_id]
+        prompt = formats.encode_prompt(tokenizer, PROBLEMS[trace.problem_id].question)
+        source = [*prompt, *trace.tokens[: trace.step_ends[r.prefix - 1]]]
+        request = Request(f"{r.trace_id}/{r.prefix}/{r.sample}", 0, len(source), 1.0)
+        (alone,) = engine.generate([source], [request], KEY)
+        assert r.tokens == alone.tokens
+        assert r.step_ends == formats.step_ends(tokenizer, r.tokens)
+        assert len(r.steps) == len(r.step_ends)
+
+
+def test_a_rollout_does_not_depend_on_the_others(tokenizer: Tokenizer, engine: Engine):
+    traces = make_traces(tokenizer)
+    made = {(r.trace_id, r.prefix, r.sample): r for r in rollouts.verifying_traces(
+        engine, tokenizer, PROBLEMS, traces, 3, 1.0, KEY
+    )}  # fmt: skip
+    fewer = rollouts.verifying_traces(engine, tokenizer, PROBLEMS, traces[::-1][:1], 2, 1.0, KEY)
+    assert [made[r.trace_id, r.prefix, r.sample] for r in fewer] == fewer
+
+
+def test_solutions_are_named_by_problem_and_number(tokenizer: Tokenizer, engine: Engine):
+    rows = list(PROBLEMS.values())
+    found = solutions.sample(engine, tokenizer, rows, 2, 1.0, KEY)
+    assert [s.id for s in found] == ["p/0", "p/1", "q/0", "q/1"]
+    assert [s.problem_id for s in found] == ["p", "p", "q", "q"]
+    assert solutions.sample(engine, tokenizer, rows[1:], 1, 1.0, KEY) == [found[2]]
+    greedy = solutions.sample(engine, tokenizer, rows, 1, 0.0, KEY)
+    assert greedy == solutions.sample(engine, tokenizer, rows, 1, 0.0, jax.random.key(9))
+    # The same source by way of `complete`; only the record's name is another.
+    sources = [formats.encode_prompt(tokenizer, p.question) for p in rows]
+    assert [s.tokens for s in solutions.complete(engine, tokenizer, rows, sources, KEY)] == [s.tokens for s in greedy]
+
+
+@pytest.mark.parametrize(("answer", "right"), [("4", True), ("5", False)])
+def test_a_completion_becomes_a_record(tokenizer: Tokenizer, answer: str, right: bool):
+    from glore_jax.sampling.engine import Completion
+
+    tokens, ends = formats.encode_solution(tokenizer, ["Ann: <<1+3=4>>4", "#### 4"])
+    found = solutions.to_solution(tokenizer, "p/0", Problem("p", "?", answer), Completion(tuple(tokens), True, -1.0))
+    assert found == Solution("p/0", "p", tuple(tokens), ends, "Ann: <<1+3=4>>4\n#### 4", right, True)
+    cut = solutions.to_solution(tokenizer, "p/0", Problem("p", "?", "4"), Completion(tuple(tokens[:4]), False, -1.0))
+    assert (cut.right, cut.finished, cut.num_steps) == (False, False, 1)

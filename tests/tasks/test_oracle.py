@@ -1,0 +1,225 @@
+"""The oracle: gold is right, whatever is changed is found where it was changed, other right ways are right."""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+
+import pytest
+from handmade import EVEN_WEIGHTS
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from glore_jax.records import Problem
+from glore_jax.tasks.arithmetic import first_false_step, make_problem
+from glore_jax.tasks.arithmetic.generator import step_text
+from glore_jax.tasks.arithmetic.oracle import fault
+from glore_jax.tasks.arithmetic.quantities import NAMES, SYMBOL, Quantity, World, apply_symbol, numbers_of
+
+INDICES = st.integers(0, 999)
+properties = settings(max_examples=150, deadline=None)
+
+
+@functools.cache
+def problem(index: int) -> Problem:
+    return make_problem(5, "test", index, EVEN_WEIGHTS)
+
+
+def lines_of(index: int) -> list[str]:
+    return problem(index).solution.split("\n")
+
+
+def judge(index: int, lines: list[str]) -> int:
+    return first_false_step(problem(index).facts, lines)
+
+
+# Ann has 7 nuts. Ben has 3 more nuts than Ann. Cara has as many nuts as Ann and Ben together. Dan has half as many
+# nuts as Ben. Eva pays 2 dollars for each of Dan's nuts. Finn has as many nuts as the difference of Ann and Cara.
+ANN = Quantity("Ann", "nuts", "given", (), 7, 7)
+BEN = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
+CARA = Quantity("Cara", "nuts", "sum", ("Ann", "Ben"), None, 17)
+DAN = Quantity("Dan", "nuts", "half", ("Ben",), 2, 5)
+EVA = Quantity("Eva", "dollars", "cost", ("Dan",), 2, 10)
+FINN = Quantity("Finn", "nuts", "difference", ("Ann", "Cara"), None, 10)
+WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN), "Eva")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Ben from Ann: <<7+3=10>>10", None),
+        ("Ben from Ann: <<3+7=10>>10", None),  # a sum may be swapped
+        ("Eva from Dan: <<2*5=10>>10", None),  # a product too
+        ("Cara from Ann and Ben: <<7+10=17>>17", None),  # true, though not needed
+        ("Cara from Ben and Ann: <<7+10=17>>17", None),  # sources may be named in any order
+        ("Finn from Ann and Cara: <<17-7=10>>10", None),
+        ("Finn from Cara and Ann: <<17-7=10>>10", None),
+        ("#### 10", None),
+        ("Finn from Ann and Cara: <<7-17=10>>10", "wrong operand"),  # a difference may not be swapped
+        ("Dan from Ben: <<2/10=5>>5", "wrong operand"),
+        ("Ben from Ann: <<7+4=11>>11", "wrong operand"),
+        ("Ben from Ann: <<8+2=10>>10", "wrong operand"),  # the right result from wrong numbers
+        ("Dan from Ben: <<10-5=5>>5", "wrong operand"),  # the right result by another operation
+        ("Ben from Ann: <<7*3=21>>21", "wrong operand"),
+        ("Ben from Cara: <<7+3=10>>10", "wrong operand"),  # the right numbers from somebody else
+        ("Dan from Eva: <<10/2=5>>5", "wrong operand"),  # Eva has 10 as well, but it is Ben's that counts
+        ("Cara from Ann: <<7+10=17>>17", "wrong operand"),
+        ("Cara from Ann and Ann: <<7+10=17>>17", "wrong operand"),
+        ("Ben from Ann and Cara: <<7+3=10>>10", "wrong operand"),
+        ("Ben from Ann and Ann: <<7+3=10>>10", "wrong operand"),
+        ("Ben from Ann: <<7+3=11>>11", "wrong computation"),
+        ("Ben from Ann: <<7+3=10>>11", "wrong computation"),
+        ("Ben from Ann: <<7+3=11>>10", "wrong computation"),
+        ("Gina from Ann: <<7+3=10>>10", "wrong quantity"),
+        ("Total from Ann: <<7+3=10>>10", "wrong quantity"),  # nobody asks for a total here
+        ("Ann from Ann: <<7+0=7>>7", "wrong quantity"),  # given, so there is nothing to compute
+        ("Dan from Ann: <<7+3=10>>10", "wrong operand"),  # Ben's step under Dan's name
+        ("#### 11", "wrong answer"),
+        ("#### 1", "wrong answer"),
+        ("", "unreadable"),
+        ("####", "unreadable"),
+        ("#### 10 dollars", "unreadable"),
+        ("#### 10 #### 10", "unreadable"),
+        ("Ben from Ann: 7+3=10", "unreadable"),
+        ("Ben: <<7+3=10>>10", "unreadable"),
+        ("Ben from : <<7+3=10>>10", "unreadable"),
+        ("Cara from Ann and Ben and Dan: <<7+10=17>>17", "unreadable"),
+        ("Ben from Ann: <<7+3=10>>", "unreadable"),
+        ("Ben from Ann: <<7+3=10>>10 nuts", "unreadable"),
+        ("Ben from Ann: <<7+3=10>>10 #### 10", "unreadable"),
+        ("Ben from Ann <<7+3=10>>10", "unreadable"),
+        ("Ben from Ann: <<7+3+0=10>>10", "unreadable"),
+        ("Ben from Ann: <<7+-3=10>>10", "unreadable"),
+        ("Ben from Ann: <<7+3=10.0>>10.0", "unreadable"),
+        (" from Ann: <<7+3=10>>10", "unreadable"),
+        ("so Ben has 10", "unreadable"),
+    ],
+)
+def test_steps_judged_by_hand(line: str, said: str | None):
+    assert fault(WORLD, line) == said
+
+
+def test_the_first_of_several_false_steps_is_named():
+    ben, dan, eva = "Ben from Ann: <<7+3=10>>10", "Dan from Ben: <<10/2=5>>5", "Eva from Dan: <<5*2=10>>10"
+    facts = WORLD.to_json()
+    assert first_false_step(facts, [ben, dan, eva, "#### 10"]) == -1
+    assert first_false_step(facts, [ben, "Dan from Ben: <<10/2=4>>4", "Eva from Dan: <<4*2=8>>8", "#### 8"]) == 1
+    assert first_false_step(facts, [ben, dan, eva, "#### 9"]) == 3
+    assert first_false_step(facts, ["?", dan, "?", "#### 9"]) == 0
+    assert first_false_step(facts, [ben, dan]) == -1  # an unfinished solution says nothing false
+    assert first_false_step(facts, []) == -1
+
+
+@properties
+@given(INDICES)
+def test_its_own_gold_solution_is_right(index: int):
+    assert judge(index, lines_of(index)) == -1
+
+
+@properties
+@given(INDICES, st.data())
+def test_any_changed_number_is_found_at_its_step(index: int, data: st.DataObject):
+    lines = lines_of(index)
+    at = data.draw(st.integers(0, len(lines) - 1))
+    found = data.draw(st.sampled_from(list(re.finditer(r"\d+", lines[at]))))
+    other = data.draw(st.integers(0, 250).filter(lambda n: n != int(found[0])))
+    lines[at] = lines[at][: found.start()] + str(other) + lines[at][found.end() :]
+    assert judge(index, lines) == at
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_every_changed_digit_is_found_at_its_step(index: int):
+    lines = lines_of(index)
+    for at, line in enumerate(lines):
+        for place in (m.start() for m in re.finditer(r"\d", line)):
+            for digit in set("0123456789") - {line[place]}:
+                changed = [*lines[:at], line[:place] + digit + line[place + 1 :], *lines[at + 1 :]]
+                assert judge(index, changed) == at
+
+
+@properties
+@given(INDICES, st.data())
+def test_a_wrong_operation_is_found_even_when_it_is_computed_rightly(index: int, data: st.DataObject):
+    lines = lines_of(index)
+    at = data.draw(st.integers(0, len(lines) - 2))
+    label, a, symbol, b = re.findall(r"(.+): <<(\d+)([-+*/])(\d+)=", lines[at])[0]
+    other = data.draw(st.sampled_from([s for s in "+-*/" if s != symbol]))
+    result = apply_symbol(other, int(a), int(b))
+    assume(result is not None and result >= 0)
+    lines[at] = f"{label}: <<{a}{other}{b}={result}>>{result}"
+    assert judge(index, lines) == at
+
+
+@properties
+@given(INDICES, st.data())
+def test_swapping_numbers_is_right_for_sums_and_products_alone(index: int, data: st.DataObject):
+    lines = lines_of(index)
+    at = data.draw(st.integers(0, len(lines) - 2))
+    a, symbol, b = re.findall(r"<<(\d+)([-+*/])(\d+)=", lines[at])[0]
+    lines[at] = lines[at].replace(f"<<{a}{symbol}{b}=", f"<<{b}{symbol}{a}=")
+    assert judge(index, lines) == (-1 if symbol in "+*" or a == b else at)
+
+
+@properties
+@given(INDICES, st.randoms(use_true_random=False))
+def test_another_valid_order_is_right(index: int, rng: random.Random):
+    world = World.from_json(problem(index).facts)
+    table = world.by_label()
+    known = {q.label for q in world.quantities if q.kind == "given"}
+    waiting, lines = world.needed(), []
+    while waiting:
+        label = rng.choice([w for w in waiting if known.issuperset(table[w].operands)])
+        waiting.remove(label)
+        known.add(label)
+        lines.append(step_text(table[label], table))
+    assert judge(index, [*lines, lines_of(index)[-1]]) == -1
+
+
+@properties
+@given(INDICES, st.data())
+def test_an_unneeded_true_step_is_right(index: int, data: st.DataObject):
+    world = World.from_json(problem(index).facts)
+    true = [step_text(q, world.by_label()) for q in world.quantities if q.kind != "given"]
+    lines = lines_of(index)
+    lines.insert(data.draw(st.integers(0, len(lines))), data.draw(st.sampled_from(true)))
+    assert judge(index, lines) == -1
+
+
+@properties
+@given(INDICES, st.data())
+def test_any_changed_name_is_found_at_its_step(index: int, data: st.DataObject):
+    table = World.from_json(problem(index).facts).by_label()
+    lines = lines_of(index)
+    at = data.draw(st.integers(0, len(lines) - 2))
+    label, *sources = re.findall(r"[A-Z]\w+", lines[at])
+    place = data.draw(st.integers(0, len(sources)))
+    old = [label, *sources][place]
+    new = data.draw(st.sampled_from([name for name in (*table, *NAMES, "Total") if name != old]))
+    if place == 0 and new in table and table[new].kind != "given":
+        mine, theirs = table[label], table[new]
+        equations = [(SYMBOL[q.kind], sorted(numbers_of(q, table)), sorted(q.operands)) for q in (mine, theirs)]
+        assume(equations[0] != equations[1])  # the same step is true of both
+    names = [label, *sources]
+    names[place] = new
+    lines[at] = f"{names[0]} from {' and '.join(names[1:])}:" + lines[at].split(":")[1]
+    assert judge(index, lines) == at
+
+
+@properties
+@given(INDICES, st.data())
+def test_an_unreadable_line_is_found(index: int, data: st.DataObject):
+    lines = lines_of(index)
+    at = data.draw(st.integers(0, len(lines) - 1))
+    line = lines[at]
+    place = data.draw(st.sampled_from([i for i, c in enumerate(line) if c in "<>=#:+*/"]))
+    lines[at] = line[:place] + line[place + 1 :]
+    assert judge(index, lines) == at
+    lines[at] = data.draw(st.sampled_from([line + " ", " " + line, line + ".", line.replace(" ", "  ", 1), ""]))
+    assert judge(index, lines) == at
+
+
+@properties
+@given(INDICES, st.text(max_size=30))
+def test_any_text_is_judged(index: int, text: str):
+    assert judge(index, [*lines_of(index), text]) in (-1, len(lines_of(index)))

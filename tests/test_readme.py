@@ -1,0 +1,202 @@
+"""What the README and the pages of docs/ promise: commands, examples, links, and names of functions."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from glore_jax import cli, configuration, stages
+from glore_jax.tasks import jsonl
+from glore_jax.tasks.arithmetic import make_problem, phrases
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+# A newcomer types these too; they are the shell's own business.
+PLAIN = ("source .venv/bin/activate",)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[tuple[str, str]]:
+    """(where, command) of every line that a page or a configuration tells the reader to type."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            found += [(page.name, line) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        lines = [line for line in text.splitlines() if line.startswith("glore ")]
+        assert lines, f"{path.name}: its docstring gives no command"
+        found += [(path.name, line) for line in lines]
+    return found
+
+
+def check_glore(words: list[str]) -> None:
+    options, overrides = cli.parse(words)
+    if options.command == "run":
+        config = configuration.load(options.config, overrides)
+        names = {stage.name for stage in stages.of(config)}
+        assert {options.only, options.start_from} - {None} <= names
+
+
+def check_make(words: list[str]) -> None:
+    for word in words:
+        variable, equals, _ = word.partition("=")
+        if equals:
+            assert re.search(rf"^{variable} \?=", MAKEFILE, re.MULTILINE), f"the Makefile takes no {variable}"
+        else:
+            assert word in TARGETS, f"the Makefile has no target {word}"
+
+
+@pytest.mark.parametrize(("where", "command"), commands())
+def test_every_command_can_be_typed(where: str, command: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    program, *words = shlex.split(command, comments=True) or [""]
+    if program == "glore":
+        check_glore(words)
+    elif program == "make":
+        check_make(words)
+    else:
+        assert command.strip() in PLAIN, f"{where}: no test knows how to check {command!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_running_text_exist(page: Path):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for command in re.findall(r"`((?:make|glore) [^`]+)`", text):
+        program, *words = shlex.split(command)
+        if program == "make":
+            check_make(words)
+        elif not words[0].startswith("-"):
+            assert words[0] in ("run", "stages", "report"), command
+
+
+def test_the_readme_starts_with_the_two_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = blocks(ROOT / "README.md", "bash")[0]
+    assert text.index(first) < 40
+    assert [shlex.split(line, comments=True) for line in first.splitlines()] == [["make", "run"], ["make", "test"]]
+
+
+def test_the_example_problems_are_read(tmp_path: Path):
+    (block,) = blocks(ROOT / "README.md", "json")
+    (tmp_path / "problems.jsonl").write_text(block, encoding="utf-8")
+    problems = jsonl.read(tmp_path / "problems.jsonl")
+    assert [bool(problem.solution) for problem in problems] == [True, False]
+
+
+def test_the_example_of_the_task_is_what_is_generated():
+    page = ROOT / "docs" / "task.md"
+    text = page.read_text(encoding="utf-8")
+    problem = make_problem(0, "train", 3, (1,) * 7)
+    quoted = " ".join(line.removeprefix("> ") for line in text.splitlines() if line.startswith("> "))
+    assert quoted == problem.question
+    assert [block.rstrip("\n") for block in blocks(page, "text")] == [problem.solution]
+    assert f"There are {phrases.count()} sentence patterns" in text
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    broken = [t for t in targets if not t.startswith("https://") and not (page.parent / t).exists()]
+    assert not broken
+
+
+def names_in(path: Path) -> set[str]:
+    """Functions, classes and methods of a Python file."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_functions_that_a_page_names_exist(page: Path):
+    text = page.read_text(encoding="utf-8")
+    missing = []
+    for file, name in re.findall(r"`([\w/]+\.py):(\w+)`", text):
+        path = ROOT / "glore_jax" / file
+        if not path.is_file() or name not in names_in(path):
+            missing.append(f"{file}:{name}")
+    assert not missing, f"{page.name} names what is not there: {missing}"
+    if page.name == "method.md":
+        assert len(re.findall(r"`[\w/]+\.py:\w+`", text)) > 30  # it is a map, so it holds names
+
+
+def test_the_house_has_every_room():
+    page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    package = ROOT / "glore_jax"
+    files = [path.name for path in package.glob("*.py") if path.name != "__init__.py"]
+    rooms = [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
+    assert files and rooms
+    assert [name for name in [*files, *rooms] if f"`{name}`" not in page] == []
+    config = configuration.load(str(ROOT / "configs" / "arithmetic.py"))
+    assert [stage.name for stage in stages.of(config) if not re.search(rf"\b{stage.name}\b", page)] == []
+
+
+def test_the_launch_script_says_what_it_would_do(tmp_path: Path):
+    script = ROOT / "launch" / "local.sh"
+
+    def launch(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(script), *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+
+    config = f"{ROOT}/configs/arithmetic.py:smoke"
+    shown = launch("--dry-run", config, "my runs", "--config.seed=1")
+    assert shown.returncode == 0, shown.stderr
+    *_, install, run = (shlex.split(line) for line in shown.stdout.splitlines())
+    assert install[0] == "make" and set(install[-1:]) <= TARGETS
+    assert run[0].endswith("/.venv/bin/glore")
+    options, overrides = cli.parse(run[1:])
+    assert (options.config, options.workdir, overrides) == (config, Path("my runs"), ["--config.seed=1"])
+    assert list(tmp_path.iterdir()) == []
+
+    for words, message in (((config,), "expected CONFIG and WORKDIR"), (("absent.py", "w"), "no file absent.py")):
+        refused = launch(*words)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+
+
+def test_the_makefile_skips_pythons_that_do_not_work(tmp_path: Path):
+    """A name on the path may be a shim that fails, or too old: neither is taken, and a poor choice is named."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    for name, body in {
+        "python3.13": "exit 127",  # a shim whose version is not active
+        "python3.12": "exit 1",  # works, but is too old or lacks venv
+        "python3.11": 'case "$1" in -c) exit 0 ;; --version) echo Python 3.11 ;; *) exit 3 ;; esac',
+        "python3": "exit 1",
+        "python": "exit 1",
+    }.items():
+        (bin_folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (bin_folder / name).chmod(0o755)
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    (tmp_path / "setup.py").touch()
+
+    def install(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+        environment["PATH"] = f"{bin_folder}:/usr/bin:/bin"
+        command = ["make", *words, "install"]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    taken = install()
+    assert "Making .venv with Python 3.11" in taken.stdout
+    assert taken.returncode == 2  # the stand-in makes no environment, so nothing is marked as installed
+    assert not (tmp_path / ".venv" / ".installed").exists()
+    refused = install(f"PYTHON={bin_folder / 'python3.12'}")
+    assert refused.returncode == 2
+    assert "python3.12 is not a working Python 3.11, 3.12 or 3.13 with venv" in refused.stderr
+    (bin_folder / "python3.11").write_text("#!/bin/sh\nexit 1\n")
+    nothing = install()
+    assert nothing.returncode == 2
+    assert "none of python3.13" in nothing.stderr
