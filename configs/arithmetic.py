@@ -81,7 +81,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "value": {"init": "student", "train": training(steps=250)},
             "refiner": {
                 "init": "base",
-                "bidirectional": False,  # True: the source attends in both directions (prefix LM)
+                "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
                 "train": training(steps=250, row_length=448, rows=16),

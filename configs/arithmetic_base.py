@@ -40,6 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "num_kv_heads": 2,
                 "head_dim": 32,
                 "d_ff": 384,
+                "prefix_lm": True,  # the question is read in both directions; False: causally
             },
             "pretrain_short": {
                 "documents": 130_000,

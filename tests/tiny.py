@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -34,9 +35,10 @@ def sampling(**changes: Any) -> ConfigDict:
     return ConfigDict(settings | changes)
 
 
-def engine(bidirectional: bool = False, seed: int = 0, **changes: Any) -> Engine:
+def engine(prefix_lm: bool = False, seed: int = 0, **changes: Any) -> Engine:
     model, params = random_decoder(seed=seed)
-    return Engine(model, params, sampling(**changes), EOS, PAD, bidirectional)
+    model = Decoder(dataclasses.replace(model.config, prefix_lm=prefix_lm))
+    return Engine(model, params, sampling(**changes), EOS, PAD)
 
 
 def training(**changes: Any) -> ConfigDict:

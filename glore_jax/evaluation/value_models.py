@@ -195,5 +195,5 @@ def first_error_measures(walks: Sequence[Walk], models: Sequence[str]) -> list[M
         if all(key in walk.thresholds for walk in walks):
             how = f"Named: the first step of {title} value under the threshold that is best for it on dev."
             measures.append(measure(f"{name}_tuned", how, at(model, tuned(key))))
-    how = "Named: the step that the system shows to the local refiner."
+    how = "Named: the first step of SORM value under the dev-tuned threshold of WHERE, -1 where there is none."
     return [*measures, measure("located_first_error_f1", how, lambda walk: walk.case.located)]

@@ -36,13 +36,18 @@ def train_tokenizer(corpus: Sequence[Document], vocab_size: int) -> Tokenizer:
     return tokenizers.train(texts, vocab_size)
 
 
-def example(tokenizer: Tokenizer, document: Document) -> Example:
-    """Loss on the solution alone: after the question, or after the question and a first attempt."""
+def example(tokenizer: Tokenizer, document: Document, prefix_lm: bool) -> Example:
+    """Loss on the solution alone: after the question, or after the question and a first attempt.
+
+    Args:
+      prefix_lm: whether what comes before the solution is read in both directions.
+    """
     target, _ = formats.encode_solution(tokenizer, document.solution)
     if not document.attempt:
-        return language_example(formats.encode_prompt(tokenizer, document.question), target)
+        return language_example(formats.encode_prompt(tokenizer, document.question), target, prefix_lm)
     attempt, ends = formats.encode_solution(tokenizer, document.attempt)
-    return language_example(formats.encode_refiner_source(tokenizer, document.question, attempt, ends), target)
+    source = formats.encode_refiner_source(tokenizer, document.question, attempt, ends)
+    return language_example(source, target, prefix_lm)
 
 
 def init(model: Decoder, seed: int) -> Any:

@@ -45,17 +45,19 @@ def keep_right(problems: Sequence[Problem], samples: Sequence[Solution], kept: S
     return out
 
 
-def gold_examples(tokenizer: Tokenizer, problems: Sequence[Problem]) -> list[Example]:
+def gold_examples(tokenizer: Tokenizer, problems: Sequence[Problem], prefix_lm: bool) -> list[Example]:
     """Supervised examples: the worked solutions that come with the problems."""
     out = []
     for problem in problems:
         if problem.solution:
             target, _ = formats.encode_solution(tokenizer, formats.split_steps(problem.solution))
-            out.append(language_example(formats.encode_prompt(tokenizer, problem.question), target))
+            out.append(language_example(formats.encode_prompt(tokenizer, problem.question), target, prefix_lm))
     return out
 
 
-def student_examples(tokenizer: Tokenizer, problems: Sequence[Problem], kept: Sequence[Solution]) -> list[Example]:
+def student_examples(
+    tokenizer: Tokenizer, problems: Sequence[Problem], kept: Sequence[Solution], prefix_lm: bool
+) -> list[Example]:
     """Examples of the student's own right solutions."""
     prompts = {p.id: formats.encode_prompt(tokenizer, p.question) for p in problems}
-    return [language_example(prompts[s.problem_id], s.tokens) for s in kept]
+    return [language_example(prompts[s.problem_id], s.tokens, prefix_lm) for s in kept]

@@ -85,13 +85,13 @@ def examples(
     tokenizer: Tokenizer,
     problems: Mapping[str, Problem],
     pairs: Sequence[RefinementPair],
-    bidirectional: bool,
+    prefix_lm: bool,
     values: Sequence[Sequence[float]] | None = None,
 ) -> list[Example]:
     """Sequence-to-sequence examples: source question, draft and critique; loss on the target alone.
 
     Args:
-      bidirectional: whether the source attends to itself in both directions (prefix LM).
+      prefix_lm: whether the source attends to itself in both directions (prefix LM).
       values: step values of each draft, for the value-conditioned refiner.
     """
     out = []
@@ -104,7 +104,7 @@ def examples(
             pair.error,
             None if values is None else values[n],
         )
-        out.append(language_example(source, pair.target_tokens, bidirectional))
+        out.append(language_example(source, pair.target_tokens, prefix_lm))
     return out
 
 

@@ -41,22 +41,29 @@ def balanced_traces(traces: Sequence[Solution]) -> list[Solution]:
 
 
 def examples(
-    tokenizer: Tokenizer, problems: Mapping[str, Problem], traces: Sequence[Solution], labels: Sequence[StepLabels]
+    tokenizer: Tokenizer,
+    problems: Mapping[str, Problem],
+    traces: Sequence[Solution],
+    labels: Sequence[StepLabels],
+    prefix_lm: bool,
 ) -> list[Example]:
     """Training examples of a value model: one a trace that has any label left."""
     out = []
     for trace, entry in zip(traces, labels, strict=True):
         if any(label >= 0 for label in entry.labels):
             prompt = formats.encode_prompt(tokenizer, problems[trace.problem_id].question)
-            out.append(value_example(prompt, trace.tokens, trace.step_ends, entry.labels))
+            out.append(value_example(prompt, trace.tokens, trace.step_ends, entry.labels, prefix_lm))
     return out
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _values(model: decoder.Decoder, params: Any, tokens_BxT: jax.Array, length_B: jax.Array) -> jax.Array:
+def _values(
+    model: decoder.Decoder, params: Any, tokens_BxT: jax.Array, length_B: jax.Array, prompt_B: jax.Array
+) -> jax.Array:
     B, T = tokens_BxT.shape
     positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
-    mask = decoder.causal_mask((positions < length_B[:, None]).astype(jnp.int32))
+    both_ways = positions < prompt_B[:, None] - 1 if model.config.prefix_lm else None
+    mask = decoder.causal_mask((positions < length_B[:, None]).astype(jnp.int32), both_ways)
     hidden, _ = model.apply({"params": params["decoder"]}, tokens_BxT, positions, mask)
     return jax.nn.sigmoid(value_head.apply(params["value_head"], hidden))
 
@@ -71,22 +78,23 @@ def score(
     """Step values of solutions: entry i is the value of the prefix that ends with step i."""
     mesh = meshes.make()
     params = jax.device_put(params, rules.replicated(mesh))
-    ids, reads = [], []
+    ids, given, reads = [], [], []
     for s in solutions:
-        prompt = formats.encode_prompt(tokenizer, problems[s.problem_id].question)
-        ids.append([*prompt, *s.tokens])
-        reads.append([len(prompt) + end - 1 for end in s.step_ends])
+        source = formats.encode_prompt(tokenizer, problems[s.problem_id].question)
+        ids.append([*source, *s.tokens])
+        given.append(len(source))
+        reads.append([len(source) + end - 1 for end in s.step_ends])
     out: list[tuple[float, ...]] = [()] * len(solutions)
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for at in range(0, len(order), _SCORE_ROWS):
         rows = order[at : at + _SCORE_ROWS]
         width = -(-max(len(ids[i]) for i in rows) // _SCORE_STEP) * _SCORE_STEP
         tokens = np.zeros((_SCORE_ROWS, width), np.int32)
-        length = np.zeros(_SCORE_ROWS, np.int32)
+        length, prompt = (np.zeros(_SCORE_ROWS, np.int32) for _ in range(2))
         for r, i in enumerate(rows):
             tokens[r, : len(ids[i])] = ids[i]
-            length[r] = len(ids[i])
-        values = np.asarray(_values(model, params, *rules.shard_batch((tokens, length), mesh)))
+            length[r], prompt[r] = len(ids[i]), given[i]
+        values = np.asarray(_values(model, params, *rules.shard_batch((tokens, length, prompt), mesh)))
         for r, i in enumerate(rows):
             out[i] = tuple(float(values[r, p]) for p in reads[i])
     return out

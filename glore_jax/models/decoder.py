@@ -35,6 +35,7 @@ class DecoderConfig:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     dtype: str = "float32"
+    prefix_lm: bool = False  # what a model is given is read in both directions, what it writes causally
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:

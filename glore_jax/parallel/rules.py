@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
-from flax.linen import spmd
 import jax
+from flax.linen import spmd
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 

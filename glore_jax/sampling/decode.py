@@ -24,7 +24,6 @@ class Shapes:
       prefix_columns: longest source of the bucket.
       ring: most new tokens a request can have.
       chunk: decoding steps between two looks of the host.
-      bidirectional: whether a source attends to itself in both directions (prefix LM).
       eos, pad: token ids.
     """
 
@@ -33,7 +32,6 @@ class Shapes:
     prefix_columns: int
     ring: int
     chunk: int
-    bidirectional: bool
     eos: int
     pad: int
 
@@ -91,12 +89,21 @@ def empty(config: decoder.DecoderConfig, shapes: Shapes) -> Slots:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def prefill(model: decoder.Decoder, shapes: Shapes, params: Any, tokens_PxS: jax.Array, length_P: jax.Array) -> Any:
-    """Keys and values of padded sources [P, prefix columns]."""
+def prefill(
+    model: decoder.Decoder, shapes: Shapes, params: Any, tokens_PxS: jax.Array, length_P: jax.Array, prompt_P: jax.Array
+) -> Any:
+    """Keys and values of padded sources.
+
+    Args:
+      tokens_PxS: [P, prefix columns].
+      length_P: tokens of each source.
+      prompt_P: how many of them were given; a prefix LM reads all of these but the last in both directions.
+    """
     P, S = tokens_PxS.shape
     positions = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32)[None, :], (P, S))
     inside = positions < length_P[:, None]
-    mask = decoder.causal_mask(inside.astype(jnp.int32), inside if shapes.bidirectional else None)
+    both_ways = positions < prompt_P[:, None] - 1 if model.config.prefix_lm else None
+    mask = decoder.causal_mask(inside.astype(jnp.int32), both_ways)
     cache = kv_cache.zeros(model.config, P, S)
     _, cache = model.apply({"params": params}, tokens_PxS, positions, mask, cache, jnp.zeros((), jnp.int32))
     return cache

@@ -63,15 +63,14 @@ class Engine:
       settings: `slots`, `sources`, `chunk`, `buckets` (prefix lengths that are compiled for),
         `max_new_tokens`.
       eos, pad: token ids.
-      bidirectional: whether sources are read in both directions.
 
     Raises:
       InputError: the slots or sources do not divide by the devices.
     """
 
-    def __init__(self, model: Decoder, params: Any, settings: Any, eos: int, pad: int, bidirectional: bool = False):
+    def __init__(self, model: Decoder, params: Any, settings: Any, eos: int, pad: int):
         self.model, self.settings = model, settings
-        self.eos, self.pad, self.bidirectional = eos, pad, bidirectional
+        self.eos, self.pad = eos, pad
         self.mesh = meshes.make()
         for name in ("slots", "sources"):
             rules.check_rows(f"sampling.{name}", getattr(settings, name), self.mesh)
@@ -83,17 +82,20 @@ class Engine:
         requests: Sequence[Request],
         key: jax.Array,
         advance: Callable[[int, int], None] = lambda requests, tokens: None,
+        prompts: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Completions in the order of the requests.
 
         Args:
           key: of the stage.
           advance: called with the numbers of requests and tokens finished since the last call.
+          prompts: how many tokens of each source were given to the model, not written by it; all if None.
 
         Raises:
           InputError: a source longer than the largest bucket (named by the request that asks for it).
         """
         completions: dict[int, Completion] = {}
+        prompts = [len(source) for source in sources] if prompts is None else prompts
         for bucket, members in self._passes(sources, requests):
             shapes = decode.Shapes(
                 self.settings.slots,
@@ -101,11 +103,10 @@ class Engine:
                 bucket,
                 self.settings.max_new_tokens,
                 self.settings.chunk,
-                self.bidirectional,
                 self.eos,
                 self.pad,
             )
-            _Pass(self, shapes, sources, requests, members, key, advance).run(completions)
+            _Pass(self, shapes, sources, prompts, requests, members, key, advance).run(completions)
         return [completions[i] for i in range(len(requests))]
 
     def _passes(self, sources: Sequence[Sequence[int]], requests: Sequence[Request]) -> Iterator[tuple[int, list[int]]]:
@@ -132,8 +133,9 @@ class Engine:
 class _Pass:
     """The requests of one bucket: refill, decode a chunk, harvest, until none is left."""
 
-    def __init__(self, engine, shapes, sources, requests, members, key, advance):
-        self.engine, self.shapes, self.sources, self.requests = engine, shapes, sources, requests
+    def __init__(self, engine, shapes, sources, prompts, requests, members, key, advance):
+        self.engine, self.shapes, self.requests = engine, shapes, requests
+        self.sources, self.prompts = sources, prompts
         self.key, self.advance = key, advance
         members = sorted(members, key=lambda i: requests[i].source)  # requests of one source lie together
         self.waiting = members[::-1]
@@ -189,12 +191,12 @@ class _Pass:
                     break
                 chosen.append(source)
         tokens = np.full((self.shapes.sources, self.shapes.prefix_columns), self.shapes.pad, np.int32)
-        length = np.zeros(self.shapes.sources, np.int32)
+        length, prompt = (np.zeros(self.shapes.sources, np.int32) for _ in range(2))
         for row, source in enumerate(chosen):
             tokens[row, : len(self.sources[source])] = self.sources[source]
-            # The last token of a both-ways source is read by decoding itself, as it is in training.
-            length[row] = len(self.sources[source]) - self.shapes.bidirectional
-        batch = rules.shard_batch((tokens, length), self.engine.mesh)
+            length[row] = len(self.sources[source])
+            prompt[row] = self.prompts[source]
+        batch = rules.shard_batch((tokens, length, prompt), self.engine.mesh)
         prefilled = decode.prefill(self.engine.model, self.shapes, self.engine.params, *batch)
         self.prefilled = jax.device_put(prefilled, rules.replicated(self.engine.mesh))
         self.pool = {source: row for row, source in enumerate(chosen)}

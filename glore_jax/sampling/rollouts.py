@@ -32,7 +32,7 @@ def verifying_traces(
     P_0 needs none (the student's other traces of the question are its rollouts), nor does P_L (the
     trace is over). Rollout k of prefix i of a trace is the same whatever else is sampled with it.
     """
-    sources, requests, places = [], [], []
+    sources, prompts, requests, places = [], [], [], []
     for trace in traces:
         if trace.num_steps < 2:
             continue
@@ -42,8 +42,9 @@ def verifying_traces(
                 length = len(prompt) + trace.step_ends[i - 1]
                 requests.append(Request(f"{trace.id}/{i}/{k}", len(sources), length, temperature))
                 places.append((trace, i, k))
+        prompts.append(len(prompt))
         sources.append([*prompt, *trace.tokens[: trace.step_ends[-2]]])
-    completions = engine.generate(sources, requests, key, advance)
+    completions = engine.generate(sources, requests, key, advance, prompts)
     rollouts = []
     for (trace, i, k), completion in zip(places, completions, strict=True):
         ends = formats.step_ends(tokenizer, completion.tokens)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from glore_jax import files
+from glore_jax.errors import InputError
 from glore_jax.models import value_head
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.pipeline import StageContext
@@ -42,16 +43,14 @@ def read_problems(context: StageContext, split: str) -> list[Problem]:
     return files.read_table(context.input("problems") / f"{split}.parquet", Problem)
 
 
-def read_engine(context: StageContext, stage: str, tokenizer: Tokenizer, bidirectional: bool = False) -> Engine:
+def read_engine(context: StageContext, stage: str, tokenizer: Tokenizer) -> Engine:
     """The sampler on the model of a stage. Sampling computes in float32, so that batches change nothing."""
     model, params = read_model(context.input(stage), "float32")
-    return make_engine(context, model, params["decoder"], tokenizer, bidirectional)
+    return make_engine(context, model, params["decoder"], tokenizer)
 
 
-def make_engine(
-    context: StageContext, model: Decoder, params: Any, tokenizer: Tokenizer, bidirectional: bool = False
-) -> Engine:
-    return Engine(model, params, context.config.sampling, tokenizer.eos, tokenizer.pad, bidirectional)
+def make_engine(context: StageContext, model: Decoder, params: Any, tokenizer: Tokenizer) -> Engine:
+    return Engine(model, params, context.config.sampling, tokenizer.eos, tokenizer.pad)
 
 
 def in_float32(model: Decoder) -> Decoder:
@@ -74,8 +73,16 @@ def train(
     """Trains with progress and checkpoints; returns the result and counts to print.
 
     Examples longer than a row are left out, and counted.
+
+    Raises:
+      InputError: no example fits a row.
     """
     kept = [e for e in examples if len(e) <= settings.row_length]
+    if not kept:
+        raise InputError(
+            f"{context.stage.name}: all {len(examples)} examples are longer than a row of {settings.row_length} tokens "
+            f"(the shortest has {min(map(len, examples), default=0)}); raise its train.row_length"
+        )
     total = loop.steps_of(settings, kept)
     with context.progress(total, "steps", name) as bar:
         trained = loop.train(

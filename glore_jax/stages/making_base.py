@@ -31,7 +31,7 @@ def _pretrain(context: StageContext, settings: Any, params: Any, salt: int) -> d
     model_tokenizer = tokenizers.load(context.input("tokenizer") / artifacts.TOKENIZER)
     c = context.config
     documents = base_model.documents(c.seed + salt, settings.documents, settings.step_weights, settings.revised_share)
-    examples = [base_model.example(model_tokenizer, d) for d in documents]
+    examples = [base_model.example(model_tokenizer, d, c.model.prefix_lm) for d in documents]
     config = DecoderConfig(vocab_size=model_tokenizer.vocab_size, **c.model.to_dict(), dtype=c.train_dtype)
     model = Decoder(config)
     params = {"decoder": base_model.init(model, c.seed)} if params is None else params

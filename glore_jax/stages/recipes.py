@@ -12,7 +12,7 @@ from glore_jax.stages import making_base, reports, rewriters, students, verifier
 _VALUES = ("orm", "orm_balanced", "sorm")
 _REWRITERS = ("global_refiner", "local_refiner", "value_refiner")
 _WALK_INPUTS = ("problems", "base", "sft", "expert_iteration", *_VALUES, *_REWRITERS)
-_WALK_KEYS = ("task", "sampling", "refiner", "evaluation")
+_WALK_KEYS = ("task", "sampling", "evaluation")
 
 GLORE: tuple[Stage, ...] = (
     Stage("problems", (), students.problems, "load the problems and split them", ("task",)),

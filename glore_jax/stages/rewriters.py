@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from glore_jax import files
 from glore_jax.errors import InputError
 from glore_jax.method import refiners, reward_models
+from glore_jax.models.decoder import Decoder
 from glore_jax.pipeline import StageContext
 from glore_jax.records import RefinementPair, Solution, StepLabels
 from glore_jax.stages import artifacts
@@ -30,7 +32,8 @@ def _train_refiner(
     tokenizer = artifacts.read_tokenizer(context)
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
     model, params = artifacts.read_model(context.input(sources[settings.init]), context.config.train_dtype)
-    examples = refiners.examples(tokenizer, problems, pairs, settings.bidirectional, values)
+    model = Decoder(dataclasses.replace(model.config, prefix_lm=settings.prefix_lm))
+    examples = refiners.examples(tokenizer, problems, pairs, settings.prefix_lm, values)
     params = {"decoder": params["decoder"]}
     trained, counts = artifacts.train(context, model, params, losses.language, examples, settings.train)
     artifacts.write_trained(context, trained, model.config)

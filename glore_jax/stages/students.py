@@ -48,9 +48,10 @@ def base(context: StageContext) -> dict[str, Any]:
         for problem in artifacts.read_problems(context, split):
             sizes[problem.id] = len(formats.encode_prompt(tokenizer, problem.question))
     if long := [name for name, size in sizes.items() if size > longest]:
+        named = ", ".join(f"{name} ({sizes[name]})" for name in long[:5])
         raise InputError(
-            f"{len(long)} questions are longer than the {longest} tokens that fit, such as {long[0]} with "
-            f"{sizes[long[0]]}; shorten them or raise the last of sampling.buckets by as much"
+            f"{len(long)} questions are longer than the {longest} tokens that fit: {named}"
+            f"{', ...' if len(long) > 5 else ''}; shorten them or raise the last of sampling.buckets by as much"
         )
     artifacts.write_model(context.folder, params, DecoderConfig(**config))
     tokenizer.save(context.folder / artifacts.TOKENIZER)
@@ -73,7 +74,7 @@ def sft(context: StageContext) -> dict[str, Any]:
     """Supervised start: worked solutions of train, from the base model."""
     tokenizer = artifacts.read_tokenizer(context)
     model, params = artifacts.read_model(context.input("base"), context.config.train_dtype)
-    examples = ei.gold_examples(tokenizer, artifacts.read_problems(context, "train"))
+    examples = ei.gold_examples(tokenizer, artifacts.read_problems(context, "train"), model.config.prefix_lm)
     counts: dict[str, Any] = {"examples": 0}
     if examples:
         trained, counts = artifacts.train(context, model, params, losses.language, examples, context.config.sft.train)
@@ -134,7 +135,9 @@ def _round(context, folder, number, engine, tokenizer, train_rows, dev, kept) ->
         )
     kept = ei.keep_right(train_rows, samples, kept)
     model, params = artifacts.read_model(context.input("base"), context.config.train_dtype)
-    examples = ei.gold_examples(tokenizer, train_rows) + ei.student_examples(tokenizer, train_rows, kept)
+    both_ways = model.config.prefix_lm
+    examples = ei.gold_examples(tokenizer, train_rows, both_ways)
+    examples += ei.student_examples(tokenizer, train_rows, kept, both_ways)
     trained, counts = artifacts.train(
         context, model, params, losses.language, examples, settings.train, f"round {number}"
     )

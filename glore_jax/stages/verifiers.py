@@ -51,12 +51,17 @@ def labels(context: StageContext) -> dict[str, Any]:
     made = labelling.make(chosen, by_trace, settings.consistency, settings.propagation)
     _require_both_classes(made)
     balanced = labelling.balance(made, context.seed) if settings.balance else made
+    kept = [x for entry in balanced for x in entry.labels if x >= 0]
+    if not kept:
+        raise InputError(
+            f"no prefix length has both positive and negative labels, so balancing leaves none ({_by_prefix(made)}); "
+            "change traces.per_problem, labels.wrong_per_problem or labels.rollouts, or set labels.balance=false"
+        )
     files.write_table(context.folder / "traces.parquet", chosen, Solution)
     files.write_table(context.folder / "labels.parquet", made, StepLabels)
     files.write_table(context.folder / "balanced.parquet", balanced, StepLabels)
     audit = audit_of(context.config.task.name, problems, chosen, by_trace, balanced, context.seed)
     files.write_json(context.folder / "audit.json", audit)
-    kept = [x for entry in balanced for x in entry.labels if x >= 0]
     counts |= {"traces": len(chosen), "labels": len(kept), "positive": sum(kept) / len(kept)}
     if "sorm_label_accuracy" in audit:
         total = audit["sorm_label_accuracy"]
@@ -96,15 +101,18 @@ def read_rollouts(folder: Any) -> dict[str, list[Rollout]]:
     return by_trace
 
 
+def _by_prefix(made: Sequence[StepLabels]) -> str:
+    rows = (f"{r['prefix']}: {r['positive']}/{r['count']}" for r in labelling.rates(made))
+    return f"positive by prefix length: {', '.join(rows)}"
+
+
 def _require_both_classes(made: Sequence[StepLabels]) -> None:
     table = labelling.rates(made)
     positive, count = sum(r["positive"] for r in table), sum(r["count"] for r in table)
     if positive in (0, count):
-        by_prefix = ", ".join(f"{r['prefix']}: {r['positive']}/{r['count']}" for r in table)
         raise InputError(
-            f"all {count} step labels are {'positive' if positive else 'negative'} (positive by prefix length: "
-            f"{by_prefix}); a value model cannot learn from one class: change the problems' difficulty, "
-            "traces.per_problem or labels.rollouts"
+            f"all {count} step labels are {'positive' if positive else 'negative'} ({_by_prefix(made)}); a value model "
+            "cannot learn from one class: change the problems' difficulty, traces.per_problem or labels.rollouts"
         )
 
 
@@ -159,7 +167,7 @@ def _train_value(context: StageContext, traces: Sequence[Solution], labels: Sequ
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
     model, params = artifacts.read_model(context.input(sources[settings.init]), context.config.train_dtype)
     params = artifacts.with_value_head(context, params, model.config.d_model)
-    examples = reward_models.examples(tokenizer, problems, traces, labels)
+    examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm)
     trained, counts = artifacts.train(context, model, params, losses.value, examples, settings.train)
     artifacts.write_trained(context, trained, model.config)
     kept = [x for entry in labels for x in entry.labels if x >= 0]

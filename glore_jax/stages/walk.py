@@ -52,8 +52,7 @@ class _Walk:
     def refine(
         self, refiner: str, drafts: Sequence[Candidate], label: str, errors=None, values=None
     ) -> list[Candidate]:
-        bidirectional = self.context.config.refiner.bidirectional
-        engine = artifacts.read_engine(self.context, REFINERS[refiner], self.tokenizer, bidirectional)
+        engine = artifacts.read_engine(self.context, REFINERS[refiner], self.tokenizer)
         sources = refiners.sources(self.tokenizer, self.problems, [d.solution for d in drafts], errors, values)
         with self.context.progress(len(sources), "solutions", label) as bar:
             meter = artifacts.Meter(bar)
@@ -70,8 +69,8 @@ class _Walk:
         settings = self.context.config
         drafts = self.sample("expert_iteration", 1, 0.0, "drafts")
         first = self.sample("sft", 1, 0.0, "supervised drafts")
-        count = settings.evaluation.samples
-        samples = self.sample("expert_iteration", count, settings.sampling.temperature, "samples")
+        count = settings.evaluation.samples if thresholds else 0  # no threshold depends on samples
+        samples = self.sample("expert_iteration", count, settings.sampling.temperature, "samples") if count else []
         chosen = dict(thresholds) if thresholds else refinement.value_thresholds(drafts, VALUE_MODELS)
         sorm = [d.values["sorm"] for d in drafts]
         located = [refinement.locate(v, chosen["sorm_where"]) for v in sorm]

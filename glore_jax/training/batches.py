@@ -32,8 +32,11 @@ class Example:
         return len(self.tokens)
 
 
-def language_example(source: Sequence[int], target: Sequence[int], bidirectional: bool = False) -> Example:
+def language_example(source: Sequence[int], target: Sequence[int], prefix_lm: bool = False) -> Example:
     """Next-token prediction of `target` after `source`; the loss is on the target alone.
+
+    A prefix LM reads the source in both directions, all but its last token: that one begins the
+    writing, and decoding reads it as the first of the causal ones.
 
     >>> language_example([5, 6], [7, 2]).tokens, language_example([5, 6], [7, 2]).weights
     (array([5, 6, 7], dtype=int32), array([0., 1., 1.], dtype=float32))
@@ -41,16 +44,16 @@ def language_example(source: Sequence[int], target: Sequence[int], bidirectional
     tokens = np.asarray([*source, *target], np.int32)
     weights = np.zeros(len(tokens) - 1, np.float32)
     weights[len(source) - 1 :] = 1.0
-    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source) - 1 if bidirectional else 0)
+    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source) - 1 if prefix_lm else 0)
 
 
 def value_example(
-    source: Sequence[int], tokens: Sequence[int], ends: Sequence[int], labels: Sequence[float]
+    source: Sequence[int], tokens: Sequence[int], ends: Sequence[int], labels: Sequence[float], prefix_lm: bool = False
 ) -> Example:
     """Step values: at the last token of each labelled step the target is its label.
 
     Args:
-      source: the prompt.
+      source: the prompt; a prefix LM reads it, but not the solution, in both directions.
       tokens, ends: a solution and its step ends (counts of its tokens).
       labels: one a step; negative where a step has no label.
     """
@@ -61,7 +64,7 @@ def value_example(
         if label >= 0:
             targets[len(source) + end - 1] = label
             weights[len(source) + end - 1] = 1.0
-    return Example(ids, targets, weights)
+    return Example(ids, targets, weights, len(source) - 1 if prefix_lm else 0)
 
 
 def pack(examples: Sequence[Example], row_length: int) -> list[list[int]]:

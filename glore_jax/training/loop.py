@@ -21,7 +21,13 @@ Curve = list[dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """Attributes: params (on the devices), curve (metrics every few steps), tokens (trained on), seconds."""
+    """What a training made.
+
+    Attributes:
+      params: on the devices.
+      curve: metrics every few steps, from the first step on.
+      tokens, seconds: of this call; a training that went on from a checkpoint counts from there.
+    """
 
     params: Any
     curve: Curve
@@ -91,7 +97,7 @@ def train(
         _read(pending, curve, every, total)
     if progress:
         progress.close()
-    tokens = total * settings.rows * settings.row_length
+    tokens = (total - first) * settings.rows * settings.row_length
     return Trained(state.params, curve, tokens, time.monotonic() - begun)
 
 

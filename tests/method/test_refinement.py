@@ -67,10 +67,12 @@ def test_saying_the_same_of_everything_is_worth_one_half(rows: list[tuple[float,
 
 
 def test_first_error_f1_by_hand():
-    values = [(0.9, 0.2), (0.9, 0.8), (0.3, 0.1), (0.9, 0.9), (0.9, 0.4)]
-    truth = [1, -1, 1, 0, -1]
-    # Wrong solutions: 1 of 3 located exactly; right ones: 1 of 2 said to be right.
-    assert refinement.first_error_f1(values, truth, 0.5) == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+    values = [(0.9, 0.2), (0.9, 0.8), (0.3, 0.1), (0.9, 0.9), (0.9, 0.4), (0.4, 0.9)]
+    truth = [1, -1, 1, 0, -1, 0]
+    # Wrong solutions: 2 of 4 located exactly; right ones: 1 of 2 said to be right.
+    assert refinement.first_error_f1(values, truth, 0.5) == pytest.approx(1 / 2)
+    # At 0.35 the last one is missed (1 of 4), and both right ones are said to be right.
+    assert refinement.first_error_f1(values, truth, 0.35) == pytest.approx(2 * (1 / 4) * 1 / (1 / 4 + 1))
     assert refinement.first_error_f1(values[:2], truth[:2], 0.5) == 1.0
     assert refinement.first_error_f1([(0.9,), (0.9,)], [0, -1], 0.5) == 0.0  # never says wrong
     assert refinement.first_error_f1([(0.1,), (0.1,)], [0, -1], 0.5) == 0.0  # always says wrong
@@ -91,11 +93,21 @@ def test_thresholds_with_an_oracle_separate_what_can_be_separated():
     assert refinement.first_error_f1([d.values["orm"] for d in drafts], [1, -1, 0], chosen["orm_f1"]) == 1.0
 
 
+def test_the_first_false_step_itself_is_a_false_prefix():
+    drafts = [candidate(False, (0.9, 0.4), first_false=1), candidate(True, (0.8,), first_false=-1)]
+    assert 0.4 < refinement.value_thresholds(drafts, ("sorm",))["sorm_step"] <= 0.8
+
+
 def test_thresholds_without_an_oracle_use_what_is_known_of_answers():
-    drafts = [candidate(True, (0.9, 0.7)), candidate(False, (0.8, 0.2)), candidate(True, (0.65,)), candidate(False, ())]
+    drafts = [
+        candidate(True, (0.9, 0.7)),
+        candidate(False, (0.2, 0.95)),
+        candidate(True, (0.65,)),
+        candidate(False, ()),
+    ]
     chosen = refinement.value_thresholds(drafts, ("orm", "sorm"))
     assert set(chosen) == {"orm_f1", "sorm_f1", "sorm_where"}
-    assert 0.2 < chosen["sorm_where"] <= 0.65
+    assert 0.4 < chosen["sorm_where"] <= 0.65
 
 
 def test_one_unknown_draft_means_that_there_is_no_oracle():

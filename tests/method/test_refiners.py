@@ -149,7 +149,7 @@ PROBLEMS = {"p": Problem("p", QUESTION, "1")}
 def test_examples_read_question_draft_and_critique_and_learn_the_target():
     t = tokenizer()
     (pair,) = local(TREE)
-    (example,) = refiners.examples(t, PROBLEMS, [pair], bidirectional=False)
+    (example,) = refiners.examples(t, PROBLEMS, [pair], prefix_lm=False)
     source = [
         *t.encode(QUESTION), t.step_end, t.draft, 10, 11, 20, 21, t.bad, 30, 31, 46, 47, 48, t.rewrite,
     ]  # fmt: skip
@@ -157,7 +157,7 @@ def test_examples_read_question_draft_and_critique_and_learn_the_target():
     assert example.targets.tolist() == [*source, *pair.target_tokens][1:]
     assert example.weights.tolist() == [0.0] * (len(source) - 1) + [1.0] * len(pair.target_tokens)
     assert example.prefix == 0
-    (both_ways,) = refiners.examples(t, PROBLEMS, [pair], bidirectional=True)
+    (both_ways,) = refiners.examples(t, PROBLEMS, [pair], prefix_lm=True)
     assert both_ways.prefix == len(source) - 1  # its last token is read as the target's are
     assert np.array_equal(both_ways.tokens, example.tokens)
 

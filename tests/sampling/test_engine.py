@@ -43,14 +43,14 @@ def _next_logits(params: Any, tokens_1xT: jax.Array, length: jax.Array, prefix: 
     return decoder.logits(params, hidden[0, length - 1])
 
 
-def plain(prompt: Sequence[int], request: Request, key: jax.Array = KEY, bidirectional: bool = False) -> Completion:
+def plain(prompt: Sequence[int], request: Request, key: jax.Array = KEY, prefix_lm: bool = False) -> Completion:
     """The definition: a full forward pass over everything for each new token, one sequence at a time."""
     tokens, logprob = list(prompt), 0.0
     name = jnp.asarray([name_words(request.id)], jnp.uint32)
     for position in range(MOST):
         padded = np.zeros((1, 12 + MOST), np.int32)
         padded[0, : len(tokens)] = tokens
-        prefix = len(prompt) - 1 if bidirectional else 0
+        prefix = len(prompt) - 1 if prefix_lm else 0
         logits = _next_logits(tiny.random_decoder()[1], jnp.asarray(padded), jnp.int32(len(tokens)), jnp.int32(prefix))
         uniform = decode.uniforms(key, name, jnp.array([position]))
         token = int(decode.draw(logits[None], uniform, jnp.array([request.temperature]))[0])
@@ -68,8 +68,8 @@ def assert_same(found: Sequence[Completion], expected: Sequence[Completion]) -> 
     np.testing.assert_allclose([c.logprob for c in found], [c.logprob for c in expected], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_cached_decoding_is_plain_decoding(bidirectional: bool):
+@pytest.mark.parametrize("prefix_lm", [False, True])
+def test_cached_decoding_is_plain_decoding(prefix_lm: bool):
     """More requests than slots, ragged, greedy and sampled side by side."""
     sources = make_sources(9)
     requests = [
@@ -77,8 +77,8 @@ def test_cached_decoding_is_plain_decoding(bidirectional: bool):
         for i, s in enumerate(sources)
         for k, temperature in enumerate((0.0, 1.0, 1.7))
     ]
-    found = tiny.engine(bidirectional).generate(sources, requests, KEY)
-    expected = [plain(sources[r.source], r, bidirectional=bidirectional) for r in requests]
+    found = tiny.engine(prefix_lm).generate(sources, requests, KEY)
+    expected = [plain(sources[r.source], r, prefix_lm=prefix_lm) for r in requests]
     assert_same(found, expected)
     assert len({c.tokens for c in found}) > 10  # the test would see a mix-up
     assert {c.finished for c in expected} == {True, False}

@@ -124,7 +124,7 @@ def test_a_language_example_learns_the_target_alone():
     assert example.weights.tolist() == [0, 0, 1, 1, 1]
     assert example.prefix == 0
     # The last source token predicts the first target token, so it is read causally like every predicting one.
-    assert batches.language_example([5, 6, 7], [8, 9, 2], bidirectional=True).prefix == 2
+    assert batches.language_example([5, 6, 7], [8, 9, 2], prefix_lm=True).prefix == 2
 
 
 def test_a_value_example_reads_values_at_step_ends():

@@ -93,6 +93,7 @@ def test_a_cut_training_ends_bit_equal_to_an_uncut_one(tmp_path: Path, optimizer
     resumed = train(tmp_path, advance=lambda tokens, metrics: steps.append(tokens), **options)
     assert len(steps) == 3  # steps 4 to 6: the three before the cut were kept
     assert_equal(resumed, uncut)
+    assert (uncut.tokens, resumed.tokens) == (6 * 32, 3 * 32)  # what a rate is reckoned from
     assert_equal(train(tmp_path, **options), uncut)  # killed after its last step: nothing is left to do
 
 

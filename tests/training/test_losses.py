@@ -86,7 +86,7 @@ def test_packed_examples_cost_what_they_cost_alone():
 
 def test_prefixes_reach_the_attention():
     model, decoder_params = tiny.random_decoder()
-    causal, both = (batches.language_example([5, 6, 7, 8], [9, 2], bidirectional=b) for b in (False, True))
+    causal, both = (batches.language_example([5, 6, 7, 8], [9, 2], prefix_lm=b) for b in (False, True))
     totals = [
         float(losses.language(model, {"decoder": decoder_params}, jax.tree.map(jnp.asarray, batch))[0])
         for batch in (next(batches.epochs([e], 8, 1, 0)) for e in (causal, both))

@@ -30,14 +30,14 @@ def fault(world: World, line: str) -> str | None:
     match = _STEP.fullmatch(line)
     if not match:
         return "unreadable"
-    label, source, symbol = match[1], {match[2], match[3]} - {None}, match[5]
+    label, source, symbol = match[1], sorted(filter(None, match.group(2, 3))), match[5]
     a, b, stated, repeated = (int(match[i]) for i in (4, 6, 7, 8))
     quantity = table.get(label)
     if quantity is None or quantity.kind == "given":
         return "wrong quantity"
     expected = numbers_of(quantity, table)
     swapped = symbol in "+*" and (b, a) == expected
-    if source != set(quantity.operands) or symbol != SYMBOL[quantity.kind] or not ((a, b) == expected or swapped):
+    if source != sorted(quantity.operands) or symbol != SYMBOL[quantity.kind] or not ((a, b) == expected or swapped):
         return "wrong operand"
     if apply_symbol(symbol, a, b) != stated or stated != repeated:
         return "wrong computation"

@@ -1,0 +1,212 @@
+"""Students and data that cannot work, on a tiny random model: each is refused with what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import handmade
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from glore_jax import cli, configuration, files, pipeline
+from glore_jax.errors import InputError
+from glore_jax.models.decoder import DecoderConfig
+from glore_jax.pipeline import Stage, StageContext
+from glore_jax.records import Problem, Solution, StepLabels
+from glore_jax.stages import artifacts, recipes, verifiers
+from glore_jax.tasks.arithmetic import make_problem
+from glore_jax.training import checkpoints
+
+ROOT = Path(__file__).parents[2]
+PROBLEMS = [make_problem(0, "train", i, handmade.EVEN_WEIGHTS) for i in range(4)]
+STAGES = {stage.name: stage for stage in recipes.GLORE}
+
+# Optax, which training goes through, adds floats to integers.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def small_config(**changes: Any) -> ConfigDict:
+    """The smoke configuration with everything a few."""
+    config = configuration.load(f"{ROOT / 'configs' / 'arithmetic.py'}:smoke")
+    with config.unlocked():
+        config.task.update({"train": 4, "dev": 2, "test": 2})
+        config.sampling.update({"slots": 8, "sources": 4, "buckets": (320, 576), "max_new_tokens": 24})
+        for settings in (config.sft.train, config.expert_iteration.train, config.value.train):
+            settings.update({"steps": 1, "rows": 2})
+        for key, value in changes.items():
+            config.update_from_flattened_dict({key.replace("__", "."): value})
+    return config
+
+
+def write_base(folder: Path) -> None:
+    """A base model that knows nothing."""
+    tokenizer = handmade.tokenizer()
+    model, params = tiny.random_decoder(tokenizer.vocab_size)
+    config = {name: getattr(model.config, name) for name in DecoderConfig.__dataclass_fields__}
+    checkpoints.save_model(folder / artifacts.MODEL, {"decoder": params}, config)
+    tokenizer.save(folder / artifacts.TOKENIZER)
+
+
+def given(name: str, inputs: Sequence[str], write: Callable[[Path], None]) -> Stage:
+    """A stage that writes what a test hands in."""
+
+    def run(context: StageContext) -> dict[str, Any]:
+        write(context.folder)
+        return {"given": True}
+
+    return Stage(name, tuple(inputs), run, "handed in", ())
+
+
+def write_problems(folder: Path) -> None:
+    for split in artifacts.SPLITS:
+        files.write_table(folder / f"{split}.parquet", PROBLEMS, Problem)
+
+
+def gold(problem: Problem, right: bool = True, sample: int = 0) -> Solution:
+    """The worked solution, or the same with a wrong answer."""
+    lines = problem.solution.split("\n")
+    if not right:
+        lines = [*lines[:-1], "#### 999"]
+    return handmade.solution(lines, right, f"{problem.id}/{sample}", problem.id)
+
+
+def run_labels(workdir: Path, traces: list[Solution], **changes: Any) -> Path:
+    """The stage `labels` of a student that knows nothing, on traces that are handed in."""
+    chain = [
+        given("problems", (), write_problems),
+        given("base", (), write_base),
+        given("expert_iteration", (), write_base),
+        given("traces", (), lambda folder: files.write_table(folder / "traces.parquet", traces, Solution)),
+        STAGES["labels"],
+    ]
+    pipeline.run(small_config(**changes), workdir, chain)
+    return workdir / "labels"
+
+
+def test_a_student_that_is_never_right_is_refused(tmp_path: Path):
+    write_base(tmp_path / "base")
+    config = small_config(base__path=str(tmp_path / "base"))
+    with pytest.raises(InputError, match=r"never right on train: pass rate 0 in 16 samples; .*base\.path") as error:
+        pipeline.run(config, tmp_path / "run", recipes.GLORE)
+    assert "task.step_weights" in str(error.value)
+    assert (tmp_path / "run" / "sft" / "model.safetensors").exists()  # what was finished is kept
+
+
+def test_traces_that_are_never_right_are_refused(tmp_path: Path):
+    chain = [
+        given("problems", (), write_problems),
+        given("base", (), write_base),
+        given("expert_iteration", (), write_base),
+        STAGES["traces"],
+    ]
+    with pytest.raises(InputError, match="never right on train: pass rate 0 in 16 traces; "):
+        pipeline.run(small_config(), tmp_path, chain)
+
+
+def test_labels_of_one_class_are_refused_with_their_rates(tmp_path: Path):
+    traces = [gold(p, right=False) for p in PROBLEMS]
+    lengths = [t.num_steps for t in traces]
+    with pytest.raises(
+        InputError, match=r"all \d+ step labels are negative \(positive by prefix length: 1: 0/4"
+    ) as error:
+        run_labels(tmp_path, traces)
+    assert f"all {sum(lengths)} step labels" in str(error.value)
+    assert f"{max(lengths)}: 0/{lengths.count(max(lengths))}" in str(error.value)
+    with pytest.raises(InputError, match="step labels are positive"):
+        run_labels(tmp_path / "right", [gold(p) for p in PROBLEMS])
+
+
+def test_no_labels_at_all_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="all 0 step labels"):
+        run_labels(tmp_path, [handmade.solution(["#### 1"], False, "a/0", PROBLEMS[0].id)])
+
+
+def test_labels_that_balance_to_nothing_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Both classes are there, but at no prefix length are both."""
+    long = max(PROBLEMS, key=lambda p: len(p.solution.split("\n")))
+    trace = gold(long, right=False)
+    labels = [StepLabels(trace.id, (1,) * (trace.num_steps - 1) + (0,))]
+    monkeypatch.setattr(verifiers.labelling, "make", lambda *_: labels)
+    with pytest.raises(InputError, match=r"no prefix length has both .*labels\.balance"):
+        run_labels(tmp_path, [trace])
+
+
+def test_labels_of_both_classes_are_made(tmp_path: Path):
+    traces = [gold(p, right=i % 2 == 0) for i, p in enumerate(PROBLEMS)]
+    folder = run_labels(tmp_path, traces)
+    made = files.read_table(folder / "labels.parquet", StepLabels)
+    assert [set(entry.labels) for entry in made] == [{1}, {0}, {1}, {0}]
+    balanced = files.read_table(folder / "balanced.parquet", StepLabels)
+    kept = [x for entry in balanced for x in entry.labels if x >= 0]
+    assert sum(kept) * 2 == len(kept) > 0
+
+
+def test_rollouts_cut_between_two_parts_end_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verifiers, "_TRACES_A_PART", 1)
+    traces = [gold(p, right=i == 0) for i, p in enumerate(PROBLEMS)]
+    uncut = run_labels(tmp_path / "uncut", traces)
+    assert len(list((uncut / "rollouts").iterdir())) == 3
+    whole, calls = verifiers.rolling.verifying_traces, []
+
+    def cut(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(verifiers.rolling, "verifying_traces", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run_labels(tmp_path / "cut", traces)
+    resumed = run_labels(tmp_path / "cut", traces)
+    assert len(calls) == 4  # one part, the cut, and the two that were left
+    names = [str(p.relative_to(uncut)) for p in uncut.rglob("*.parquet")]
+    assert all((resumed / name).read_bytes() == (uncut / name).read_bytes() for name in names)
+
+
+def test_a_question_longer_than_the_context_is_named(tmp_path: Path):
+    write_base(tmp_path / "base")
+    config = small_config(base__path=str(tmp_path / "base"), sampling__buckets=(96,))
+    with pytest.raises(
+        InputError, match=r"\d questions are longer than the \d+ tokens that fit: train-\d \(\d+\)"
+    ) as error:
+        pipeline.run(config, tmp_path / "run", recipes.GLORE[:2])
+    assert "sampling.buckets" in str(error.value)
+
+
+def test_rows_too_short_for_every_example_are_named(tmp_path: Path):
+    write_base(tmp_path / "base")
+    config = small_config(base__path=str(tmp_path / "base"), sft__train__row_length=16)
+    with pytest.raises(InputError, match=r"all 4 examples are longer than a row of 16 tokens .*train\.row_length"):
+        pipeline.run(config, tmp_path / "run", recipes.GLORE[:3])
+
+
+def test_a_base_model_that_is_not_there_is_named(tmp_path: Path):
+    config = small_config(base__path=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"nowhere/model\.safetensors: not a model"):
+        pipeline.run(config, tmp_path / "run", recipes.GLORE[:2])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config={}/arithmetic.py:smoke", "--only=sormm"], "--only=sormm: no such stage; did you mean sorm"),
+        (["--config={}/arithmetic.py:smoke", "--from=walk"], "--from=walk: no such stage"),
+        (["--config={}/arithmetik.py"], "did you mean arithmetic.py"),
+        (["--config={}/arithmetic.py:smok"], "no variant 'smok'; there are :smoke and :full"),
+        (["--config={}/arithmetic.py", "--config.recipe=glor"], "no such recipe; did you mean glore?"),
+        (["--config={}/arithmetic.py", "--config.labels.rolouts=3"], "did you mean labels.rollouts"),
+        (["--config={}/jsonl.py"], "task.train"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+):
+    monkeypatch.setattr(cli, "prepare_jax", lambda config: None)
+    words = [word.format(ROOT / "configs") for word in words]
+    assert cli.main(["run", f"--workdir={tmp_path / 'run'}", *words]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert error.startswith("error: ")
+    assert message in error
