@@ -42,17 +42,28 @@ def get_config(variant: str = "") -> ConfigDict:
                 "d_ff": 384,
                 "prefix_lm": True,  # the question is read in both directions; False: causally
             },
+            # corpus: which documents (added to the seed); revised_share: documents with a first attempt;
+            # step_weights: relative frequency of 2, 3, ... 8 steps
             "pretrain_short": {
-                "documents": 130_000,
-                "step_weights": (2, 2, 2, 2, 2, 1, 1),
+                "corpus": 0,
+                "documents": 140_000,
+                "step_weights": (4, 4, 4, 3, 2, 1, 1),
                 "revised_share": 0.15,
-                "train": {"steps": 2200, "rows": 32, "row_length": 256, "learning_rate": 0.02, **train},
+                "train": {"steps": 1300, "rows": 40, "row_length": 192, "learning_rate": 0.02, **train},
+            },
+            "pretrain_again": {
+                "corpus": 1,
+                "documents": 130_000,
+                "step_weights": (5, 4, 3, 2, 2, 1, 1),
+                "revised_share": 0.15,
+                "train": {"steps": 1300, "rows": 40, "row_length": 192, "learning_rate": 0.02, **train},
             },
             "pretrain_long": {
-                "documents": 60_000,
+                "corpus": 2,
+                "documents": 26_000,
                 "step_weights": (1, 1, 1, 1, 1, 1, 1),
                 "revised_share": 0.5,
-                "train": {"steps": 1000, "rows": 24, "row_length": 384, "learning_rate": 0.01, **train},
+                "train": {"steps": 250, "rows": 20, "row_length": 416, "learning_rate": 0.01, **train},
             },
             "sampling": {
                 "slots": 128,
@@ -65,7 +76,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     if variant == "smoke":
         config.dev = 32
-        for name in ("pretrain_short", "pretrain_long"):
+        for name in ("pretrain_short", "pretrain_again", "pretrain_long"):
             config[name].documents = 400
             config[name].train.steps = 3
     return config

@@ -15,7 +15,7 @@ from glore_jax.stages import artifacts
 from glore_jax.stages.students import accuracy
 from glore_jax.tasks.arithmetic import make_problem
 from glore_jax.text import tokenizers
-from glore_jax.training import losses
+from glore_jax.training import checkpoints, losses
 
 
 def tokenizer(context: StageContext) -> dict[str, Any]:
@@ -27,28 +27,25 @@ def tokenizer(context: StageContext) -> dict[str, Any]:
     return {"vocabulary": made.vocab_size}
 
 
-def _pretrain(context: StageContext, settings: Any, params: Any, salt: int) -> dict[str, Any]:
-    model_tokenizer = tokenizers.load(context.input("tokenizer") / artifacts.TOKENIZER)
+def pretrain(context: StageContext) -> dict[str, Any]:
+    """One phase of the training: documents of its own, from the phase before (its last input) or from nothing."""
     c = context.config
-    documents = base_model.documents(c.seed + salt, settings.documents, settings.step_weights, settings.revised_share)
+    settings = c[context.stage.name]
+    before = [name for name in context.stage.inputs if name != "tokenizer"]
+    model_tokenizer = tokenizers.load(context.input("tokenizer") / artifacts.TOKENIZER)
+    documents = base_model.documents(
+        c.seed + settings.corpus, settings.documents, settings.step_weights, settings.revised_share
+    )
     examples = [base_model.example(model_tokenizer, d, c.model.prefix_lm) for d in documents]
     config = DecoderConfig(vocab_size=model_tokenizer.vocab_size, **c.model.to_dict(), dtype=c.train_dtype)
     model = Decoder(config)
-    params = {"decoder": base_model.init(model, c.seed)} if params is None else params
+    if before:
+        params, _ = checkpoints.load_model(context.input(before[-1]) / artifacts.MODEL)
+    else:
+        params = {"decoder": base_model.init(model, c.seed)}
     trained, counts = artifacts.train(context, model, params, losses.language, examples, settings.train)
     artifacts.write_trained(context, trained, config)
     return counts
-
-
-def pretrain_short(context: StageContext) -> dict[str, Any]:
-    """Most of the training, on documents that fit a short row."""
-    return _pretrain(context, context.config.pretrain_short, None, 0)
-
-
-def pretrain_long(context: StageContext) -> dict[str, Any]:
-    """The rest, on all lengths and with more rewritten solutions."""
-    params, _ = artifacts.checkpoints.load_model(context.input("pretrain_short") / artifacts.MODEL)
-    return _pretrain(context, context.config.pretrain_long, params, 1)
 
 
 def base_model_stage(context: StageContext) -> dict[str, Any]:

@@ -93,19 +93,13 @@ GLORE: tuple[Stage, ...] = (
 
 BASE: tuple[Stage, ...] = (
     Stage("tokenizer", (), making_base.tokenizer, "train the tokenizer", ("vocabulary", "pretrain_short")),
-    Stage(
-        "pretrain_short",
-        ("tokenizer",),
-        making_base.pretrain_short,
-        "train on short documents",
-        ("pretrain_short", "model", "train_dtype"),
-    ),
-    Stage(
-        "pretrain_long",
-        ("tokenizer", "pretrain_short"),
-        making_base.pretrain_long,
-        "train on all documents",
-        ("pretrain_long", "model", "train_dtype"),
+    *(
+        Stage(name, inputs, making_base.pretrain, title, (name, "model", "train_dtype"))
+        for name, inputs, title in (
+            ("pretrain_short", ("tokenizer",), "train on short documents"),
+            ("pretrain_again", ("tokenizer", "pretrain_short"), "train on more of them, the learning rate high again"),
+            ("pretrain_long", ("tokenizer", "pretrain_again"), "train on documents of all lengths"),
+        )
     ),
     Stage(
         "base_model",

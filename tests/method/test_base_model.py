@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 from handmade import EVEN_WEIGHTS, tokenizer
+from tiny import decoder_config
 
 from glore_jax.method import base_model
-from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.models.decoder import Decoder
 from glore_jax.tasks.arithmetic.corpus import Document, make_document
 from glore_jax.text import formats
 
@@ -29,29 +31,31 @@ def test_the_tokenizer_is_that_of_the_corpus():
         assert t.decode(t.encode(document.question)) == document.question
 
 
-def test_a_document_is_learnt_after_its_question():
+@pytest.mark.parametrize("prefix_lm", [False, True])
+def test_a_document_is_learnt_after_its_question(prefix_lm: bool):
     t = tokenizer()
-    example = base_model.example(t, Document("How many?", (), LINES))
+    example = base_model.example(t, Document("How many?", (), LINES), prefix_lm)
     target, _ = formats.encode_solution(t, LINES)
-    assert example.tokens.tolist() == [*formats.encode_prompt(t, "How many?"), *target][:-1]
+    prompt = formats.encode_prompt(t, "How many?")
+    assert example.tokens.tolist() == [*prompt, *target][:-1]
+    assert example.prefix == (len(prompt) - 1 if prefix_lm else 0)
     assert np.sum(example.weights) == len(target)
 
 
 def test_a_revised_document_is_learnt_after_its_first_attempt_without_a_critique():
     t = tokenizer()
-    example = base_model.example(t, Document("How many?", SLIPPED, LINES))
+    example = base_model.example(t, Document("How many?", SLIPPED, LINES), prefix_lm=True)
     target, _ = formats.encode_solution(t, LINES)
     attempt, ends = formats.encode_solution(t, SLIPPED)
     source = formats.encode_refiner_source(t, "How many?", attempt, ends)
     assert example.tokens.tolist() == [*source, *target][:-1]
+    assert example.prefix == len(source) - 1
     assert np.sum(example.weights) == len(target), "nothing of the attempt is learnt"
     assert not {t.bad, *t.value_marks} & set(example.tokens.tolist())
 
 
 def test_fresh_parameters_are_plain_arrays_named_by_the_seed():
-    model = Decoder(
-        DecoderConfig(vocab_size=16, d_model=8, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, d_ff=8)
-    )
+    model = Decoder(decoder_config())
     first, again, other = (base_model.init(model, seed) for seed in (0, 0, 1))
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(first))
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True))

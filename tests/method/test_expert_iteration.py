@@ -96,23 +96,26 @@ def test_every_right_operation_sequence_is_kept_once(first: list[Solution], seco
     assert all(s in fit for s in two)
 
 
-def test_gold_examples_learn_the_worked_solution_after_the_question():
+@pytest.mark.parametrize("prefix_lm", [False, True])
+def test_gold_examples_learn_the_worked_solution_after_the_question(prefix_lm: bool):
     t = tokenizer()
-    (example,) = expert_iteration.gold_examples(t, PROBLEMS)  # the problem without a solution gives none
+    (example,) = expert_iteration.gold_examples(t, PROBLEMS, prefix_lm)  # the problem without a solution gives none
     prompt = formats.encode_prompt(t, "And how many eggs?")
     target, _ = formats.encode_solution(t, [A, B, "#### 20"])
     assert example.tokens.tolist() == [*prompt, *target][:-1]
     assert example.targets.tolist() == [*prompt, *target][1:]
     assert example.weights.tolist() == [0.0] * (len(prompt) - 1) + [1.0] * len(target)
-    assert example.prefix == 0
+    assert example.prefix == (len(prompt) - 1 if prefix_lm else 0)
 
 
-def test_student_examples_learn_what_the_student_wrote():
+@pytest.mark.parametrize("prefix_lm", [False, True])
+def test_student_examples_learn_what_the_student_wrote(prefix_lm: bool):
     t = tokenizer()
     kept = [sample([A, B, "#### 20"], "p/0"), sample(["z: <<4*5=20>>20", "#### 20"], "q/1", "q")]
-    examples = expert_iteration.student_examples(t, PROBLEMS, kept)
+    examples = expert_iteration.student_examples(t, PROBLEMS, kept, prefix_lm)
     for example, trace, problem in zip(examples, kept, PROBLEMS, strict=True):
         prompt = formats.encode_prompt(t, problem.question)
         assert example.tokens.tolist() == [*prompt, *trace.tokens][:-1]
         assert np.sum(example.weights) == len(trace.tokens)
         assert example.targets[-1] == t.eos
+        assert example.prefix == (len(prompt) - 1 if prefix_lm else 0)

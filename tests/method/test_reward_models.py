@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from handmade import solution, tokenizer
+from tiny import decoder_config
 
 from glore_jax.method import base_model, reward_models
 from glore_jax.models import value_head
-from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.models.decoder import Decoder
 from glore_jax.records import Problem, Solution, StepLabels
-from glore_jax.tasks.arithmetic import make_problem
 from glore_jax.text import formats
 
 RIGHT = solution(["a: <<2+3=5>>5", "b: <<5*2=10>>10", "#### 10"], right=True, name="p/0")
@@ -48,83 +48,87 @@ def test_balanced_traces_are_half_right_for_each_question():
     assert reward_models.balanced_traces([]) == []
 
 
-def test_examples_hold_a_target_at_the_last_token_of_each_labelled_step():
+@pytest.mark.parametrize("prefix_lm", [False, True])
+def test_examples_hold_a_target_at_the_last_token_of_each_labelled_step(prefix_lm: bool):
     t = tokenizer()
     problems = {"p": Problem("p", "How many?", "10")}
     labels = [StepLabels("p/0", (1, -1, 0)), StepLabels("p/1", (-1, -1)), StepLabels("p/2", ())]
-    (example,) = reward_models.examples(t, problems, [RIGHT, WRONG, EMPTY], labels)  # no label, no example
+    (example,) = reward_models.examples(t, problems, [RIGHT, WRONG, EMPTY], labels, prefix_lm)  # no label, no example
     prompt = formats.encode_prompt(t, "How many?")
     assert example.tokens.tolist() == [*prompt, *RIGHT.tokens]
     first, _, third = (len(prompt) + end - 1 for end in RIGHT.step_ends)
     assert np.flatnonzero(example.weights).tolist() == [first, third]
     assert (example.targets[first], example.targets[third]) == (1.0, 0.0)
     assert all(example.tokens[i] == t.step_end for i in (first, third))
+    assert example.prefix == (len(prompt) - 1 if prefix_lm else 0)
 
 
 @functools.cache
-def model() -> tuple[Decoder, Any]:
-    config = DecoderConfig(
-        vocab_size=tokenizer().vocab_size, d_model=16, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, d_ff=24
-    )
+def model(prefix_lm: bool) -> tuple[Decoder, Any]:
+    config = decoder_config(vocab_size=tokenizer().vocab_size, prefix_lm=prefix_lm)
     decoder = Decoder(config)
-    params = {"decoder": base_model.init(decoder, 0), "value_head": value_head.init(jax.random.key(1), 16)}
+    params = {"decoder": base_model.init(decoder, 0), "value_head": value_head.init(jax.random.key(1), config.d_model)}
     return decoder, jax.tree.map(lambda x: 3.0 * x if x.ndim else x, params)  # so that values differ clearly
 
 
 @functools.cache
 def written() -> tuple[dict[str, Problem], tuple[Solution, ...]]:
-    """Seventy solutions of five problems, of all lengths: more than one batch of scoring holds."""
-    problems = {p.id: p for p in (make_problem(0, "train", i, (1, 1, 0, 0, 0, 0, 0)) for i in range(5))}
+    """Seventy solutions of all lengths, the longest first: more than one batch of scoring holds."""
+    problems = {f"p{i}": Problem(f"p{i}", "How many nuts?" + " Ann has 3." * i, "10") for i in range(3)}
+    lines = [*RIGHT.steps[:2], "c: <<10-3=7>>7", "d: <<7*2=14>>14"]
     found = []
     for n in range(70):
-        problem = problems[f"train-{n % 5}"]
-        lines = problem.solution.split("\n")
-        found.append(solution(lines[: 1 + n // 5 % len(lines)], name=f"{n}", problem=problem.id))
+        steps = lines * 2 if n == 0 else lines[: 1 + n // 3 % 4]
+        found.append(solution(steps, name=f"{n}", problem=f"p{n % 3}"))
     return problems, tuple(found)
 
 
 @functools.cache
-def scored() -> list[tuple[float, ...]]:
-    return reward_models.score(*model(), tokenizer(), *written())
+def scored(prefix_lm: bool) -> list[tuple[float, ...]]:
+    return reward_models.score(*model(prefix_lm), tokenizer(), *written())
 
 
-@pytest.mark.parametrize("n", [0, 33, 69])
-def test_scores_are_those_of_a_plain_forward_pass(n: int):
-    decoder, params = model()
+@pytest.mark.parametrize("prefix_lm", [False, True])
+@pytest.mark.parametrize("n", [0, 69])
+def test_scores_are_those_of_a_plain_forward_pass(n: int, prefix_lm: bool):
+    decoder, params = model(prefix_lm)
     problems, found = written()
     prompt = formats.encode_prompt(tokenizer(), problems[found[n].problem_id].question)
     tokens = jnp.asarray([[*prompt, *found[n].tokens]])
     length = tokens.shape[1]
-    triangle = jnp.tril(jnp.ones((length, length), bool))[None]
-    hidden, _ = jax.jit(decoder.apply)(
-        {"params": params["decoder"]}, tokens, jnp.arange(length, dtype=jnp.int32)[None], triangle
-    )
+    seen = np.tril(np.ones((length, length), bool))
+    if prefix_lm:  # the question but its line end is read in both directions
+        seen[: len(prompt) - 1, : len(prompt) - 1] = True
+    positions = jnp.arange(length, dtype=jnp.int32)[None]
+    hidden, _ = jax.jit(decoder.apply)({"params": params["decoder"]}, tokens, positions, jnp.asarray(seen)[None])
     logits = np.asarray(hidden)[0] @ np.asarray(params["value_head"]["kernel"])
     values = 1 / (1 + np.exp(-logits - np.asarray(params["value_head"]["bias"])))
     expected = [values[len(prompt) + end - 1] for end in found[n].step_ends]
-    np.testing.assert_allclose(scored()[n], expected, rtol=1e-4)
+    np.testing.assert_allclose(scored(prefix_lm)[n], expected, rtol=1e-4)
 
 
 def test_scores_come_in_order_one_a_step():
     _, found = written()
-    assert [len(values) for values in scored()] == [s.num_steps for s in found]
-    assert np.ptp([v for values in scored() for v in values]) > 0.01  # they do differ
+    assert [len(values) for values in scored(False)] == [s.num_steps for s in found]
+    assert np.ptp([v for values in scored(False) for v in values]) > 0.01  # they do differ
 
 
-def test_the_value_of_a_prefix_does_not_depend_on_what_follows():
+def test_reading_the_question_both_ways_makes_a_difference():
+    assert not np.allclose(scored(False)[0], scored(True)[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("prefix_lm", [False, True])
+def test_the_value_of_a_prefix_does_not_depend_on_what_follows(prefix_lm: bool):
     _, found = written()
-    by_problem: dict[str, list[int]] = {}
+    values = scored(prefix_lm)
     for n, s in enumerate(found):
-        by_problem.setdefault(s.problem_id, []).append(n)
-    for members in by_problem.values():
-        longest = scored()[max(members, key=lambda n: found[n].num_steps)]
-        for n in members:
-            np.testing.assert_allclose(scored()[n], longest[: found[n].num_steps], rtol=1e-4)
+        if s.problem_id == found[0].problem_id:
+            np.testing.assert_allclose(values[n], values[0][: s.num_steps], rtol=1e-4)
 
 
 def test_a_solution_without_steps_has_no_values():
     problems = {"p": Problem("p", "How many?", "10")}
-    empty, one = reward_models.score(*model(), tokenizer(), problems, [EMPTY, WRONG])
+    empty, one = reward_models.score(*model(False), tokenizer(), problems, [EMPTY, WRONG])
     assert empty == ()
     assert len(one) == 2
-    assert reward_models.score(*model(), tokenizer(), problems, []) == []
+    assert reward_models.score(*model(False), tokenizer(), problems, []) == []

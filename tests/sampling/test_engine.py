@@ -43,16 +43,20 @@ def _next_logits(params: Any, tokens_1xT: jax.Array, length: jax.Array, prefix: 
     return decoder.logits(params, hidden[0, length - 1])
 
 
-def plain(prompt: Sequence[int], request: Request, key: jax.Array = KEY, prefix_lm: bool = False) -> Completion:
-    """The definition: a full forward pass over everything for each new token, one sequence at a time."""
+def plain(prompt: Sequence[int], request: Request, both_ways: int = 0) -> Completion:
+    """The definition: a full forward pass over everything for each new token, one sequence at a time.
+
+    Args:
+      both_ways: how many leading tokens see each other in both directions.
+    """
     tokens, logprob = list(prompt), 0.0
     name = jnp.asarray([name_words(request.id)], jnp.uint32)
     for position in range(MOST):
         padded = np.zeros((1, 12 + MOST), np.int32)
         padded[0, : len(tokens)] = tokens
-        prefix = len(prompt) - 1 if prefix_lm else 0
-        logits = _next_logits(tiny.random_decoder()[1], jnp.asarray(padded), jnp.int32(len(tokens)), jnp.int32(prefix))
-        uniform = decode.uniforms(key, name, jnp.array([position]))
+        sizes = jnp.int32(len(tokens)), jnp.int32(both_ways)
+        logits = _next_logits(tiny.random_decoder()[1], jnp.asarray(padded), *sizes)
+        uniform = decode.uniforms(KEY, name, jnp.array([position]))
         token = int(decode.draw(logits[None], uniform, jnp.array([request.temperature]))[0])
         logprob += float(jax.nn.log_softmax(logits)[token])
         tokens.append(token)
@@ -78,28 +82,31 @@ def test_cached_decoding_is_plain_decoding(prefix_lm: bool):
         for k, temperature in enumerate((0.0, 1.0, 1.7))
     ]
     found = tiny.engine(prefix_lm).generate(sources, requests, KEY)
-    expected = [plain(sources[r.source], r, prefix_lm=prefix_lm) for r in requests]
+    expected = [plain(sources[r.source], r, len(sources[r.source]) - 1 if prefix_lm else 0) for r in requests]
     assert_same(found, expected)
     assert len({c.tokens for c in found}) > 10  # the test would see a mix-up
     assert {c.finished for c in expected} == {True, False}
     assert len({len(c.tokens) for c in expected}) > 2
 
 
-def test_a_rollout_from_a_branch_is_a_sample_of_that_prefix():
+@pytest.mark.parametrize("prefix_lm", [False, True])
+def test_a_rollout_from_a_branch_is_a_sample_of_that_prefix(prefix_lm: bool):
     """Shared prefill, each request to its own branch point, against every prefix as a source of its own."""
-    sources = [s for s in make_sources(8, seed=3) if len(s) > 4][:3]
+    sources = [s for s in make_sources(8, seed=3) if len(s) > 5][:3]
+    given = [3, 1, 5]  # tokens of each source that are the question; the branches lie in what follows
     requests = [
         Request(f"t{i}/{length}/{k}", i, length, 1.0)
-        for i, s in enumerate(sources)
-        for length in range(1, len(s) + 1, 3)
+        for i, source in enumerate(sources)
+        for length in range(given[i], len(source) + 1, 3)
         for k in range(2)
     ]
-    found = tiny.engine().generate(sources, requests, KEY)
-    assert_same(found, [plain(sources[r.source][: r.length], r) for r in requests])
-    alone = [sources[r.source][: r.length] for r in requests]
-    assert_same(
-        tiny.engine().generate(alone, [Request(r.id, i, r.length, 1.0) for i, r in enumerate(requests)], KEY), found
-    )
+    found = tiny.engine(prefix_lm).generate(sources, requests, KEY, prompts=given)
+    prefixes = [sources[r.source][: r.length] for r in requests]
+    both_ways = [given[r.source] - 1 if prefix_lm else 0 for r in requests]
+    assert_same(found, [plain(*row) for row in zip(prefixes, requests, both_ways, strict=True)])
+    alone = [Request(r.id, i, r.length, 1.0) for i, r in enumerate(requests)]
+    questions = [given[r.source] for r in requests]
+    assert_same(tiny.engine(prefix_lm).generate(prefixes, alone, KEY, prompts=questions), found)
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +212,11 @@ def test_nothing_is_compiled_twice_for_one_bucket():
     engine.generate(sources, requests[::-1], jax.random.key(1))
     tiny.engine(slots=6, chunk=4, buckets=(5, 11), seed=1).generate(sources, requests[:50], KEY)  # other weights
     assert [f._cache_size() - n for f, n in zip(functions, before, strict=True)] == once
+
+
+def test_few_requests_of_many_lengths_share_one_compilation(forty):
+    sources, requests, expected = forty
+    before = decode.decode_chunk._cache_size()
+    few = tiny.engine(slots=24, buckets=(4, 8, 12)).generate(sources, requests, KEY)
+    assert decode.decode_chunk._cache_size() - before == 1
+    assert_same(few, expected)

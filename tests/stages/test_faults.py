@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 PROBLEMS = [make_problem(0, "train", i, handmade.EVEN_WEIGHTS) for i in range(4)]
 STAGES = {stage.name: stage for stage in recipes.GLORE}
 
-# Optax, which training goes through, adds floats to integers.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
@@ -60,9 +60,14 @@ def given(name: str, inputs: Sequence[str], write: Callable[[Path], None]) -> St
     return Stage(name, tuple(inputs), run, "handed in", ())
 
 
-def write_problems(folder: Path) -> None:
+def write_problems(folder: Path, rows: Sequence[Problem] = PROBLEMS) -> None:
     for split in artifacts.SPLITS:
-        files.write_table(folder / f"{split}.parquet", PROBLEMS, Problem)
+        files.write_table(folder / f"{split}.parquet", rows, Problem)
+
+
+def write_hopeless_problems(folder: Path) -> None:
+    """Nobody finds these answers, not even by chance."""
+    write_problems(folder, [dataclasses.replace(p, answer="987654321") for p in PROBLEMS])
 
 
 def gold(problem: Problem, right: bool = True, sample: int = 0) -> Solution:
@@ -89,15 +94,16 @@ def run_labels(workdir: Path, traces: list[Solution], **changes: Any) -> Path:
 def test_a_student_that_is_never_right_is_refused(tmp_path: Path):
     write_base(tmp_path / "base")
     config = small_config(base__path=str(tmp_path / "base"))
+    chain = [given("problems", (), write_hopeless_problems), *recipes.GLORE[1:4]]
     with pytest.raises(InputError, match=r"never right on train: pass rate 0 in 16 samples; .*base\.path") as error:
-        pipeline.run(config, tmp_path / "run", recipes.GLORE)
+        pipeline.run(config, tmp_path / "run", chain)
     assert "task.step_weights" in str(error.value)
     assert (tmp_path / "run" / "sft" / "model.safetensors").exists()  # what was finished is kept
 
 
 def test_traces_that_are_never_right_are_refused(tmp_path: Path):
     chain = [
-        given("problems", (), write_problems),
+        given("problems", (), write_hopeless_problems),
         given("base", (), write_base),
         given("expert_iteration", (), write_base),
         STAGES["traces"],
