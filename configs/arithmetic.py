@@ -24,7 +24,7 @@ def training(**changes) -> ConfigDict:
             "rows": 24,  # rows of a batch
             "row_length": 336,  # tokens of a row; examples are packed into rows
             "optimizer": "muon",
-            "learning_rate": 0.005,
+            "learning_rate": 0.01,
             "warmup": 0.05,  # share of the steps
             "weight_decay": 0.0,
             "clip": 1.0,
@@ -47,7 +47,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "name": "arithmetic",
                 "seed": 0,
                 "train": 2000,  # problems
-                "dev": 400,
+                "dev": 300,
                 "test": 600,
                 "step_weights": (1, 1, 1, 1, 1, 1, 1),  # relative frequency of 2, 3, ... 8 steps
             },
@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "sources": 32,  # prompts that are prefilled together
                 "chunk": 16,  # decoding steps between two looks of the host
                 "buckets": (96, 128, 160, 192, 256, 384),  # prompt lengths that are compiled for
-                "max_new_tokens": 160,
+                "max_new_tokens": 176,
                 "temperature": 1.0,  # of samples and rollouts (the paper's)
             },
             "sft": {"train": training(epochs=1.0, row_length=256, rows=32)},
@@ -78,15 +78,15 @@ def get_config(variant: str = "") -> ConfigDict:
                 "propagation": True,
                 "balance": True,
             },
-            "value": {"init": "student", "train": training(steps=250)},
+            "value": {"init": "student", "train": training(steps=100)},
             "refiner": {
                 "init": "base",
                 "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
-                "train": training(steps=250, row_length=448, rows=16),
+                "train": training(steps=100, row_length=448, rows=16),
             },
-            "evaluation": {"samples": 16},  # student samples a test problem, for pass@k and best of three
+            "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
         }
     )
     if variant == "smoke":
@@ -99,8 +99,10 @@ def get_config(variant: str = "") -> ConfigDict:
         config.refiner.train.update({"steps": 6, "rows": 8})
         config.labels.rollouts = 2
     if variant == "full":
-        config.task.update({"train": 5000, "dev": 500, "test": 1000})
-        config.expert_iteration.rounds = 2
-        config.value.train.steps = 900
-        config.refiner.train.steps = 900
+        config.task.update({"train": 4000, "dev": 500, "test": 1000})
+        config.expert_iteration.update({"rounds": 2, "samples": 8})
+        config.traces.per_problem = 8
+        config.value.train.steps = 400
+        config.refiner.train.steps = 400
+        config.evaluation.samples = 16
     return config

@@ -46,20 +46,13 @@ def get_config(variant: str = "") -> ConfigDict:
             # step_weights: relative frequency of 2, 3, ... 8 steps
             "pretrain_short": {
                 "corpus": 0,
-                "documents": 140_000,
-                "step_weights": (4, 4, 4, 3, 2, 1, 1),
-                "revised_share": 0.15,
-                "train": {"steps": 1300, "rows": 40, "row_length": 192, "learning_rate": 0.02, **train},
-            },
-            "pretrain_again": {
-                "corpus": 1,
-                "documents": 130_000,
-                "step_weights": (5, 4, 3, 2, 2, 1, 1),
-                "revised_share": 0.15,
-                "train": {"steps": 1300, "rows": 40, "row_length": 192, "learning_rate": 0.02, **train},
+                "documents": 120_000,
+                "step_weights": (5, 5, 4, 3, 2, 1, 1),
+                "revised_share": 0.12,
+                "train": {"steps": 1300, "rows": 36, "row_length": 224, "learning_rate": 0.02, **train},
             },
             "pretrain_long": {
-                "corpus": 2,
+                "corpus": 1,
                 "documents": 26_000,
                 "step_weights": (1, 1, 1, 1, 1, 1, 1),
                 "revised_share": 0.5,
@@ -70,13 +63,13 @@ def get_config(variant: str = "") -> ConfigDict:
                 "sources": 32,
                 "chunk": 16,
                 "buckets": (96, 128, 192),
-                "max_new_tokens": 160,
+                "max_new_tokens": 176,
             },
         }
     )
     if variant == "smoke":
         config.dev = 32
-        for name in ("pretrain_short", "pretrain_again", "pretrain_long"):
+        for name in ("pretrain_short", "pretrain_long"):
             config[name].documents = 400
             config[name].train.steps = 3
     return config

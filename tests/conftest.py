@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
+import hypothesis
 import jax
 import pytest
 
@@ -27,7 +29,18 @@ jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+# How long an example takes says more about the machine, and about compilation, than about the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
+
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not _GIVEN:
         shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """Optax adds floats to integers; what goes through it cannot be strict about dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

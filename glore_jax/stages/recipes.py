@@ -97,8 +97,7 @@ BASE: tuple[Stage, ...] = (
         Stage(name, inputs, making_base.pretrain, title, (name, "model", "train_dtype"))
         for name, inputs, title in (
             ("pretrain_short", ("tokenizer",), "train on short documents"),
-            ("pretrain_again", ("tokenizer", "pretrain_short"), "train on more of them, the learning rate high again"),
-            ("pretrain_long", ("tokenizer", "pretrain_again"), "train on documents of all lengths"),
+            ("pretrain_long", ("tokenizer", "pretrain_short"), "train on documents of all lengths"),
         )
     ),
     Stage(

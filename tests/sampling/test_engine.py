@@ -119,13 +119,10 @@ def forty() -> tuple[list[list[int]], list[Request], list[Completion]]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"slots": 2},
-        {"slots": 16},
-        {"chunk": 1},
-        {"chunk": 10},
-        {"sources": 6},
-        {"buckets": (12,)},
-        {"buckets": (3, 6, 16)},
+        {"slots": 2, "chunk": 1},
+        {"slots": 16, "sources": 6, "chunk": 10},
+        {"sources": 6, "buckets": (12,)},
+        {"buckets": (6, 16)},
     ],
     ids=str,
 )

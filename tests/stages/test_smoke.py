@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import smoke_run
@@ -34,6 +34,24 @@ PAPER = {
 }  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """Attributes: workdir, out (what the run printed)."""
+
+    workdir: Path
+    out: str
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One run, shared by the tests that look at it."""
+    workdir = tmp_path_factory.mktemp("smoke") / "run"
+    done = smoke_run.call(smoke_run.command(workdir))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stderr == ""
+    return Finished(workdir, done.stdout)
+
+
 def stamps(workdir: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of every file but the lock."""
     paths = [p for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"]
@@ -46,7 +64,7 @@ def results(workdir: Path) -> dict[str, bytes]:
     return {str(p.relative_to(workdir)): p.read_bytes() for p in paths if p.name not in ("manifest.json", "round.json")}
 
 
-def test_every_stage_runs_and_says_what_it_made(smoke: Any):
+def test_every_stage_runs_and_says_what_it_made(smoke: Finished):
     for number, name in enumerate(NAMES, 1):
         assert re.search(rf"^\[{number}/{len(NAMES)}\] {name}: .+\n", smoke.out, re.MULTILINE), name
         counts = json.loads((smoke.workdir / name / "manifest.json").read_text())["counts"]
@@ -58,7 +76,7 @@ def test_every_stage_runs_and_says_what_it_made(smoke: Any):
     assert sorted(p.name for p in smoke.workdir.iterdir() if p.is_dir()) == sorted(NAMES)
 
 
-def test_metrics_have_every_row(smoke: Any):
+def test_metrics_have_every_row(smoke: Finished):
     rows = json.loads((smoke.workdir / "report" / "metrics.json").read_text())["rows"]
     names = [row["name"] for row in rows]
     assert len(set(names)) == len(names)
@@ -73,7 +91,7 @@ def test_metrics_have_every_row(smoke: Any):
     assert by_name["student_accuracy"]["denominator"] == 48
 
 
-def test_the_table_and_the_page(smoke: Any):
+def test_the_table_and_the_page(smoke: Finished):
     page = smoke.workdir / "report" / "index.html"
     assert smoke.out.rstrip().endswith(f"The page: {page}")
     assert "system_accuracy" in smoke.out
@@ -82,7 +100,7 @@ def test_the_table_and_the_page(smoke: Any):
     assert re.search("(holds|fails)", smoke.out)
 
 
-def test_a_finished_run_does_nothing_but_print(smoke: Any):
+def test_a_finished_run_does_nothing_but_print(smoke: Finished):
     before = stamps(smoke.workdir)
     again = smoke_run.call(smoke_run.command(smoke.workdir))
     assert again.returncode == 0, again.stderr
@@ -106,7 +124,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def test_another_configuration_is_refused(smoke: Any, refused: Callable[..., str]):
+def test_another_configuration_is_refused(smoke: Finished, refused: Callable[..., str]):
     before = stamps(smoke.workdir)
     error = refused(smoke.workdir, "--config.seed=1", "--config.labels.rollouts=3")
     assert "seed: 0 there, 1 here" in error
@@ -115,12 +133,12 @@ def test_another_configuration_is_refused(smoke: Any, refused: Callable[..., str
 
 
 @pytest.fixture
-def copy(smoke: Any, tmp_path: Path) -> Path:
+def copy(smoke: Finished, tmp_path: Path) -> Path:
     """A finished folder to damage."""
     return shutil.copytree(smoke.workdir, tmp_path / "run")
 
 
-def test_one_stage_and_all_later_ones_again(smoke: Any, copy: Path):
+def test_one_stage_and_all_later_ones_again(smoke: Finished, copy: Path):
     only = smoke_run.call(smoke_run.command(copy, "--only=orm_balanced"))
     assert only.returncode == 0, only.stderr
     assert re.findall(r"^\[\d+/\d+\] (\w+)", only.stdout, re.MULTILINE) == ["orm_balanced"]
@@ -154,7 +172,7 @@ def kill_in(workdir: Path, sign: Path, *more: str) -> None:
     assert sign.exists()
 
 
-def test_a_stage_killed_in_its_middle_ends_the_same(smoke: Any, copy: Path):
+def test_a_stage_killed_in_its_middle_ends_the_same(smoke: Finished, copy: Path):
     kill_in(copy, copy / "labels.partial" / "rollouts", "--only=labels")
     done = smoke_run.call(smoke_run.command(copy, "--only=labels"))
     assert done.returncode == 0, done.stderr
@@ -163,7 +181,7 @@ def test_a_stage_killed_in_its_middle_ends_the_same(smoke: Any, copy: Path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_the_same(smoke: Any, tmp_path: Path):
+def test_a_run_killed_again_and_again_ends_the_same(smoke: Finished, tmp_path: Path):
     workdir = tmp_path / "run"
     for sign in ("expert_iteration.partial", "labels.partial/rollouts", "global_refiner.partial", "test.partial"):
         kill_in(workdir, workdir / sign)

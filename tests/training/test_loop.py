@@ -14,7 +14,7 @@ from glore_jax.errors import InputError
 from glore_jax.models import value_head
 from glore_jax.training import batches, checkpoints, loop, losses
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 GOLDEN = {"loss": 8.683831, "accuracy": 0.0, "gradient_norm": 10.239495, "weight": 24.0}
 

@@ -94,7 +94,7 @@ def test_prefixes_reach_the_attention():
     assert totals[0] != pytest.approx(totals[1], rel=1e-3)
 
 
-@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.usefixtures("standard_promotion")
 def test_the_step_divides_sums_by_sums():
     """Rows of very different weight: a mean of the rows' means would be another number."""
     model, decoder_params = tiny.random_decoder()
@@ -113,7 +113,7 @@ def test_the_step_divides_sums_by_sums():
     assert abs(sum(means) / 2 - float(metrics["loss"])) > 0.01
 
 
-@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.usefixtures("standard_promotion")
 def test_a_batch_without_weight_moves_nothing():
     model, decoder_params = tiny.random_decoder()
     params = {"decoder": jax.tree.map(jnp.asarray, decoder_params)}

@@ -13,7 +13,7 @@ import tiny
 
 from glore_jax.training import optimizer
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 def toy_params() -> Any:

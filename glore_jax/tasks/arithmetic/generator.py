@@ -82,7 +82,7 @@ def _take_step(draft: _Draft, remaining: int) -> bool:
     must_merge = len(ends) - 1 >= remaining
     may_branch = len(ends) < remaining and len(ends) < 3
     last = remaining == 1
-    if not ends or (may_branch and not must_merge and rng.random() < 0.15):
+    if not ends or (may_branch and not must_merge and rng.random() < 0.1):
         parent = draft.add_given()
         operands = [parent] if parent else []
     elif must_merge or (len(ends) > 1 and rng.random() < 0.35):
@@ -113,7 +113,7 @@ def make_world(rng: random.Random, steps: int) -> World | None:
             return None
     (target,) = draft.open_ends
     for _ in range(rng.choice((0, 1, 1, 2))):
-        if rng.random() < 0.5:
+        if rng.random() < 0.7:
             draft.add_given()
         else:
             draft.add(rng.choice(_UNARY), [rng.choice([q.label for q in draft.quantities if q.kind != "total"])])
@@ -158,16 +158,18 @@ def question_text(world: World, rng: random.Random) -> str:
 
 
 def step_text(quantity: Quantity, table: dict[str, Quantity]) -> str:
-    """The gold line that computes a quantity: whose it is, from whose it follows, and the equation.
+    """The gold line that computes a quantity: the relation in names, then in numbers.
 
     >>> a = Quantity("Ann", "nuts", "given", (), 7, 7)
     >>> b = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
     >>> step_text(b, {a.label: a, b.label: b})
-    'Ben from Ann: <<7+3=10>>10'
+    'Ben = Ann + 3 = <<7+3=10>>10'
     """
     a, b = numbers_of(quantity, table)
-    source = " and ".join(quantity.operands)
-    return f"{quantity.label} from {source}: <<{a}{SYMBOL[quantity.kind]}{b}={quantity.value}>>{quantity.value}"
+    symbol = SYMBOL[quantity.kind]
+    constant = () if quantity.constant is None else (str(quantity.constant),)
+    relation = f" {symbol} ".join((*quantity.operands, *constant))
+    return f"{quantity.label} = {relation} = <<{a}{symbol}{b}={quantity.value}>>{quantity.value}"
 
 
 def solution_lines(world: World, rng: random.Random) -> list[str]:

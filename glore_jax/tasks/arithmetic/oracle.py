@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol, numbers_of
 
-_STEP = re.compile(r"(\w+) from (\w+)(?: and (\w+))?: <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
+_STEP = re.compile(r"(\w+) = (\w+) ([+\-*/]) (\w+) = <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
 _ANSWER = re.compile(r"#### (\d+)")
 
 
@@ -30,14 +30,17 @@ def fault(world: World, line: str) -> str | None:
     match = _STEP.fullmatch(line)
     if not match:
         return "unreadable"
-    label, source, symbol = match[1], sorted(filter(None, match.group(2, 3))), match[5]
-    a, b, stated, repeated = (int(match[i]) for i in (4, 6, 7, 8))
+    label, first, spoken, second, _, symbol, *_ = match.groups()
+    a, b, stated, repeated = (int(match[i]) for i in (5, 7, 8, 9))
     quantity = table.get(label)
     if quantity is None or quantity.kind == "given":
         return "wrong quantity"
+    relation = [*quantity.operands, *([] if quantity.constant is None else [str(quantity.constant)])]
+    commutes = SYMBOL[quantity.kind] in "+*"
+    named = [first, second] == relation or ((commutes or quantity.kind == "difference") and [second, first] == relation)
     expected = numbers_of(quantity, table)
-    swapped = symbol in "+*" and (b, a) == expected
-    if source != sorted(quantity.operands) or symbol != SYMBOL[quantity.kind] or not ((a, b) == expected or swapped):
+    counted = (a, b) == expected or (commutes and (b, a) == expected)
+    if not (named and counted and spoken == symbol == SYMBOL[quantity.kind]):
         return "wrong operand"
     if apply_symbol(symbol, a, b) != stated or stated != repeated:
         return "wrong computation"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol, numbers_of
+from glore_jax.tasks.arithmetic.quantities import SYMBOL, Quantity, World, apply_symbol
 
 _LIMIT = 199
 
@@ -20,38 +20,39 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
     a division with a remainder).
     """
     table = world.by_label()
-    labels = [line.split(" from ")[0] for line in lines[:-1]]
+    labels = [line.split(" = ")[0] for line in lines[:-1]]
     at = rng.randrange(len(labels))
     values = {q.label: q.value for q in world.quantities}
     out = []
     for i, label in enumerate(labels):
         quantity = table[label]
-        a, b = numbers_of(quantity, table)
-        if quantity.operands:
-            now = [values[o] for o in quantity.operands] + ([quantity.constant] if quantity.constant else [])
-            a, b = sorted(now, reverse=True) if quantity.kind == "difference" else now
+        terms = [*quantity.operands, *([] if quantity.constant is None else [str(quantity.constant)])]
         symbol, change = SYMBOL[quantity.kind], 0
-        source = list(quantity.operands)
         if i == at:
-            kind = rng.choice(("operand", "operand", "constant", "symbol", "result", "result"))
-            others = [other for other in values if other not in quantity.operands and other != label]
-            if kind == "operand" and others:
-                source[0] = rng.choice(others)
-                a = values[source[0]]
-            else:
-                a, b, symbol, change = _slip(kind, a, b, symbol, rng)
+            terms, symbol, change = _slip(quantity, terms, values, rng)
+        a, b = (values.get(term, 0) or int(term) for term in terms)
+        if quantity.kind == "difference" and symbol == "-":
+            a, b = max(a, b), min(a, b)
         result = apply_symbol(symbol, a, b)
         if result is None or not 0 < result + change <= _LIMIT:
             return None
         values[label] = result + change
-        out.append(f"{label} from {' and '.join(source)}: <<{a}{symbol}{b}={result + change}>>{result + change}")
+        relation = f" {symbol} ".join(terms)
+        out.append(f"{label} = {relation} = <<{a}{symbol}{b}={result + change}>>{result + change}")
     return [*out, f"#### {values[world.target]}"]
 
 
-def _slip(kind: str, a: int, b: int, symbol: str, rng: random.Random) -> tuple[int, int, str, int]:
-    """A false equation: another constant, another operation, or (last entry) a result that is off."""
-    if kind == "constant":
-        return a, rng.choice([n for n in range(2, 10) if n != b]), symbol, 0
+def _slip(
+    quantity: Quantity, terms: list[str], values: dict[str, int], rng: random.Random
+) -> tuple[list[str], str, int]:
+    """A false relation: another source, another constant, another operation, or (last entry) a result that is off."""
+    kind = rng.choice(("source", "source", "constant", "symbol", "result", "result"))
+    symbol = SYMBOL[quantity.kind]
+    others = [name for name in values if name not in (*quantity.operands, quantity.label)]
+    if kind == "source" and others:
+        return [rng.choice(others), terms[1]], symbol, 0
+    if kind == "constant" and quantity.constant is not None:
+        return [terms[0], str(rng.choice([n for n in range(2, 10) if n != quantity.constant]))], symbol, 0
     if kind == "symbol":
-        return a, b, rng.choice([s for s in "+-*/" if s != symbol]), 0
-    return a, b, symbol, rng.choice((-10, -2, -1, 1, 2, 10))
+        return terms, rng.choice([s for s in "+-*/" if s != symbol]), 0
+    return terms, symbol, rng.choice((-10, -2, -1, 1, 2, 10))
