@@ -49,7 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "train": 2000,  # problems
                 "dev": 300,
                 "test": 600,
-                "step_weights": (1, 1, 1, 1, 1, 1, 1),  # relative frequency of 2, 3, ... 8 steps
+                "step_weights": (6, 4, 2, 1, 0.5, 0.3, 0.2),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
                 "path": "",  # folder of a base model; "" is the one shipped with the package
@@ -84,7 +84,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
-                "train": training(steps=100, row_length=448, rows=16),
+                "train": training(steps=100, row_length=480, rows=16),
             },
             "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
         }

@@ -49,14 +49,14 @@ def get_config(variant: str = "") -> ConfigDict:
                 "documents": 120_000,
                 "step_weights": (5, 5, 4, 3, 2, 1, 1),
                 "revised_share": 0.12,
-                "train": {"steps": 1300, "rows": 36, "row_length": 224, "learning_rate": 0.02, **train},
+                "train": {"steps": 1100, "rows": 40, "row_length": 208, "learning_rate": 0.02, **train},
             },
             "pretrain_long": {
                 "corpus": 1,
                 "documents": 26_000,
-                "step_weights": (1, 1, 1, 1, 1, 1, 1),
+                "step_weights": (4, 4, 3, 2, 2, 1, 1),
                 "revised_share": 0.5,
-                "train": {"steps": 250, "rows": 20, "row_length": 416, "learning_rate": 0.01, **train},
+                "train": {"steps": 200, "rows": 20, "row_length": 416, "learning_rate": 0.01, **train},
             },
             "sampling": {
                 "slots": 128,

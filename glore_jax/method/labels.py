@@ -22,8 +22,9 @@ READINGS = ("each", "strict", "off")
 def intermediate_result(step: str) -> str | None:
     """R_i, the result that a step computes: of its `<<...=R>>` annotation, else its last number.
 
-    >>> intermediate_result("Ann's nuts: <<7+3=10>>10"), intermediate_result("so 4 of 12"), intermediate_result("hm")
-    ('10', '12', None)
+    >>> steps = "Ann + 3 = Ben: <<7+3=10>>10", "so 4 of 12", "hm"
+    >>> [intermediate_result(step) for step in steps]
+    ['10', '12', None]
     """
     annotated = _ANNOTATED.findall(step)
     numbers = _NUMBER.findall(annotated[-1] if annotated else step)

@@ -17,7 +17,7 @@ VALUE_MARKS = tuple(f"[V{i}]" for i in range(NUM_VALUE_MARKS))
 MARKS = (STEP_END, BAD, DRAFT, REWRITE, *VALUE_MARKS)
 # Pieces that keep worked solutions short without hiding names or digits in longer pieces.
 # (SentencePiece writes a space as \u2581.)
-_ARITHMETIC_PIECES = ("'s", "\u2581=\u2581<<", "<<", ">>", "\u2581####\u2581", "####")
+_ARITHMETIC_PIECES = ("'s", ":\u2581<<", "<<", ">>", "\u2581####\u2581", "####")
 
 
 class Tokenizer:

@@ -13,8 +13,8 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.tasks.arithmetic.corpus import Document, make_document
 from glore_jax.text import formats
 
-LINES = ("Ben's nuts: <<7+3=10>>10", "#### 10")
-SLIPPED = ("Ben's nuts: <<7+3=11>>11", "#### 11")
+LINES = ("Ann + 3 = Ben: <<7+3=10>>10", "#### 10")
+SLIPPED = ("Ann + 3 = Ben: <<7+3=11>>11", "#### 11")
 
 
 def test_two_processes_make_the_documents_in_order():

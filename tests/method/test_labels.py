@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from glore_jax.method import labels
 from glore_jax.records import Rollout, StepLabels
 from glore_jax.tasks.arithmetic import make_problem
+from glore_jax.tasks.arithmetic.quantities import World
+from glore_jax.tasks.arithmetic.slips import slip_lines
 
 # The right way: a = 2 + 3 = 5, b = 5 * 2 = 10, c = 10 - 4 = 6. The draft slips at its third step.
 A, B, C = "a: <<2+3=5>>5", "b: <<5*2=10>>10", "c: <<10-4=6>>6"
@@ -35,6 +37,9 @@ TREE = [*FROM_1, AFRESH_2, RIGHT_2, WRONG_2, AFRESH_3, WRONG_3]
     ("step", "result"),
     [
         (A, "5"),
+        ("Ann + 3 = Ben: <<7+3=10>>10", "10"),
+        ("Ann + Ben = Total: <<7+10=17>>17", "17"),
+        ("Sam - 3 = Eva: <<34-3=31>>30", "31"),  # of the equation, where the repeated one differs
         ("so b: 5*2 = <<5*2=10>>10 dollars, not 12", "10"),
         ("<<1+1=2>>2 and <<2*2=4>>4", "4"),
         ("<<7/2=3.5>>3.5", "3.5"),
@@ -64,6 +69,9 @@ def test_the_intermediate_result_of_a_step(step: str, result: str | None):
         ([A], ["b: <<50/2=25>>25"], False, False),  # nor in 50 or 25
         ([A], ["b: <<9-5=4>>4"], True, True),  # it is found where it is subtracted
         ([A], ["b: 9-5 = 4"], True, True),
+        ([A], ["a - 3 = b: <<5-3=2>>2"], True, True),  # a relation in names adds nothing to its equation
+        ([A], ["d - 3 = b: <<9-3=6>>6"], False, False),
+        ([A], ["d - 5 = b: <<9-5=4>>4"], True, True),  # another's constant 5 counts, as in the equation alone
         (["no number"], ["#### 6"], True, True),
         ([A], [], False, False),
     ],
@@ -249,3 +257,16 @@ def test_the_paper_order_by_hand():
 def test_worked_solutions_are_consistent_at_every_prefix(index: int):
     lines = make_problem(0, "train", index, EVEN_WEIGHTS).solution.split("\n")
     assert all(labels.consistent(lines[:i], lines[i:]) for i in range(len(lines)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.randoms(use_true_random=False))
+def test_a_relation_in_names_uses_no_number_that_its_equation_does_not(index: int, rng: random.Random):
+    made = make_problem(0, "corpus", index, EVEN_WEIGHTS)
+    gold = made.solution.split("\n")
+    for line in (*gold[:-1], *(slip_lines(World.from_json(made.facts), gold, rng) or ())[:-1]):
+        equation = line[line.index("<<") :]
+        assert labels.intermediate_result(line) == labels.intermediate_result(equation)
+        for result in range(1, 100):
+            prefix = [f"x: <<{result}+0={result}>>{result}"]
+            assert labels.consistent(prefix, [line]) == labels.consistent(prefix, [equation])

@@ -35,12 +35,17 @@ def make_requests(sources: Sequence[Sequence[int]], each: int = 2, temperature: 
 
 
 @jax.jit
-def _next_logits(params: Any, tokens_1xT: jax.Array, length: jax.Array, prefix: jax.Array) -> jax.Array:
+def _next(params: Any, tokens_1xT: jax.Array, sizes: tuple, name_2: jax.Array, temperature: jax.Array) -> Any:
+    """The next token after the first `length` ones and its log-probability, by a full forward pass."""
+    length, prompt, both_ways = sizes
     model, _ = tiny.random_decoder()
     places = jnp.arange(tokens_1xT.shape[1])[None]
-    mask = decoder.causal_mask((places < length).astype(jnp.int32), places < prefix)
+    mask = decoder.causal_mask((places < length).astype(jnp.int32), places < both_ways)
     hidden, _ = model.apply({"params": params}, tokens_1xT, places, mask)
-    return decoder.logits(params, hidden[0, length - 1])
+    logits = decoder.logits(params, hidden[0, length - 1])
+    uniform = decode.uniforms(KEY, name_2[None], (length - prompt)[None])
+    token = decode.draw(logits[None], uniform, temperature[None])[0]
+    return token, jax.nn.log_softmax(logits)[token]
 
 
 def plain(prompt: Sequence[int], request: Request, both_ways: int = 0) -> Completion:
@@ -50,16 +55,15 @@ def plain(prompt: Sequence[int], request: Request, both_ways: int = 0) -> Comple
       both_ways: how many leading tokens see each other in both directions.
     """
     tokens, logprob = list(prompt), 0.0
-    name = jnp.asarray([name_words(request.id)], jnp.uint32)
-    for position in range(MOST):
+    name = np.asarray(name_words(request.id), np.uint32)
+    for _ in range(MOST):
         padded = np.zeros((1, 12 + MOST), np.int32)
         padded[0, : len(tokens)] = tokens
-        sizes = jnp.int32(len(tokens)), jnp.int32(both_ways)
-        logits = _next_logits(tiny.random_decoder()[1], jnp.asarray(padded), *sizes)
-        uniform = decode.uniforms(KEY, name, jnp.array([position]))
-        token = int(decode.draw(logits[None], uniform, jnp.array([request.temperature]))[0])
-        logprob += float(jax.nn.log_softmax(logits)[token])
-        tokens.append(token)
+        sizes = tuple(np.int32(n) for n in (len(tokens), len(prompt), both_ways))
+        params, temperature = tiny.random_decoder()[1], np.float32(request.temperature)
+        token, nats = _next(params, padded, sizes, name, temperature)
+        logprob += float(nats)
+        tokens.append(int(token))
         if token == tiny.EOS:
             break
     new = tuple(tokens[len(prompt) :])

@@ -35,7 +35,7 @@ def small_config(**changes: Any) -> ConfigDict:
         config.task.update({"train": 4, "dev": 2, "test": 2})
         config.sampling.update({"slots": 8, "sources": 4, "buckets": (320, 576), "max_new_tokens": 24})
         for settings in (config.sft.train, config.expert_iteration.train, config.value.train):
-            settings.update({"steps": 1, "rows": 2})
+            settings.update({"steps": 1, "rows": 2, "optimizer": "adamw"})
         for key, value in changes.items():
             config.update_from_flattened_dict({key.replace("__", "."): value})
     return config

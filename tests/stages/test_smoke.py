@@ -181,6 +181,7 @@ def test_a_stage_killed_in_its_middle_ends_the_same(smoke: Finished, copy: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_run_killed_again_and_again_ends_the_same(smoke: Finished, tmp_path: Path):
     workdir = tmp_path / "run"
     for sign in ("expert_iteration.partial", "labels.partial/rollouts", "global_refiner.partial", "test.partial"):

@@ -34,65 +34,92 @@ def judge(index: int, lines: list[str]) -> int:
     return first_false_step(problem(index).facts, lines)
 
 
+def parts(line: str) -> list[str]:
+    """First and second source with the operation between them, label, both numbers, and the whole equation."""
+    found = re.fullmatch(r"(\w+) ([-+*/]) (\w+) = (\w+): (?=<<(\d+)[-+*/](\d+)=)(<<.*)", line)
+    assert found is not None
+    return list(found.groups())
+
+
 # Ann has 7 nuts. Ben has 3 more nuts than Ann. Cara has as many nuts as Ann and Ben together. Dan has half as many
 # nuts as Ben. Eva pays 2 dollars for each of Dan's nuts. Finn has as many nuts as the difference of Ann and Cara.
+# Gina gets what is left when 4 nuts break of Cara.
 ANN = Quantity("Ann", "nuts", "given", (), 7, 7)
 BEN = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
 CARA = Quantity("Cara", "nuts", "sum", ("Ann", "Ben"), None, 17)
 DAN = Quantity("Dan", "nuts", "half", ("Ben",), 2, 5)
 EVA = Quantity("Eva", "dollars", "cost", ("Dan",), 2, 10)
 FINN = Quantity("Finn", "nuts", "difference", ("Ann", "Cara"), None, 10)
-WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN), "Eva")
+GINA = Quantity("Gina", "nuts", "left", ("Cara",), 4, 13)
+WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN, GINA), "Eva")
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("Ben from Ann: <<7+3=10>>10", None),
-        ("Ben from Ann: <<3+7=10>>10", None),  # a sum may be swapped
-        ("Eva from Dan: <<2*5=10>>10", None),  # a product too
-        ("Cara from Ann and Ben: <<7+10=17>>17", None),  # true, though not needed
-        ("Cara from Ben and Ann: <<7+10=17>>17", None),  # sources may be named in any order
-        ("Finn from Ann and Cara: <<17-7=10>>10", None),
-        ("Finn from Cara and Ann: <<17-7=10>>10", None),
+        ("Ann + 3 = Ben: <<7+3=10>>10", None),
+        ("Ann + 3 = Ben: <<3+7=10>>10", None),  # a sum may be swapped, in its numbers
+        ("3 + Ann = Ben: <<7+3=10>>10", None),  # or in its names
+        ("3 + Ann = Ben: <<3+7=10>>10", None),  # or in both
+        ("Dan * 2 = Eva: <<2*5=10>>10", None),  # a product too
+        ("2 * Dan = Eva: <<5*2=10>>10", None),
+        ("Ben / 2 = Dan: <<10/2=5>>5", None),
+        ("Cara - 4 = Gina: <<17-4=13>>13", None),
+        ("Ann + Ben = Cara: <<7+10=17>>17", None),  # true, though not needed
+        ("Ben + Ann = Cara: <<7+10=17>>17", None),
+        ("Ann - Cara = Finn: <<17-7=10>>10", None),  # a difference may name them in any order
+        ("Cara - Ann = Finn: <<17-7=10>>10", None),
         ("#### 10", None),
-        ("Finn from Ann and Cara: <<7-17=10>>10", "wrong operand"),  # a difference may not be swapped
-        ("Dan from Ben: <<2/10=5>>5", "wrong operand"),
-        ("Ben from Ann: <<7+4=11>>11", "wrong operand"),
-        ("Ben from Ann: <<8+2=10>>10", "wrong operand"),  # the right result from wrong numbers
-        ("Dan from Ben: <<10-5=5>>5", "wrong operand"),  # the right result by another operation
-        ("Ben from Ann: <<7*3=21>>21", "wrong operand"),
-        ("Ben from Cara: <<7+3=10>>10", "wrong operand"),  # the right numbers from somebody else
-        ("Dan from Eva: <<10/2=5>>5", "wrong operand"),  # Eva has 10 as well, but it is Ben's that counts
-        ("Cara from Ann: <<7+10=17>>17", "wrong operand"),
-        ("Cara from Ann and Ann: <<7+10=17>>17", "wrong operand"),
-        ("Ben from Ann and Cara: <<7+3=10>>10", "wrong operand"),
-        ("Ben from Ann and Ann: <<7+3=10>>10", "wrong operand"),
-        ("Ben from Ann: <<7+3=11>>11", "wrong computation"),
-        ("Ben from Ann: <<7+3=10>>11", "wrong computation"),
-        ("Ben from Ann: <<7+3=11>>10", "wrong computation"),
-        ("Gina from Ann: <<7+3=10>>10", "wrong quantity"),
-        ("Total from Ann: <<7+3=10>>10", "wrong quantity"),  # nobody asks for a total here
-        ("Ann from Ann: <<7+0=7>>7", "wrong quantity"),  # given, so there is nothing to compute
-        ("Dan from Ann: <<7+3=10>>10", "wrong operand"),  # Ben's step under Dan's name
+        ("Ann - Cara = Finn: <<7-17=10>>10", "wrong operand"),  # but the larger number comes first
+        ("Cara - Ann = Finn: <<7-17=10>>10", "wrong operand"),
+        ("4 - Cara = Gina: <<17-4=13>>13", "wrong operand"),  # what is left is no difference
+        ("Cara - 4 = Gina: <<4-17=13>>13", "wrong operand"),
+        ("2 / Ben = Dan: <<10/2=5>>5", "wrong operand"),
+        ("Ben / 2 = Dan: <<2/10=5>>5", "wrong operand"),
+        ("Ann + 4 = Ben: <<7+4=11>>11", "wrong operand"),
+        ("Ann + 4 = Ben: <<7+3=10>>10", "wrong operand"),  # the relation counts as well
+        ("Ann + 3 = Ben: <<7+4=11>>11", "wrong operand"),  # and so do the numbers
+        ("Ann + 3 = Ben: <<8+2=10>>10", "wrong operand"),  # the right result from wrong numbers
+        ("Ben - 5 = Dan: <<10-5=5>>5", "wrong operand"),  # the right result by another operation
+        ("Ann * 3 = Ben: <<7*3=21>>21", "wrong operand"),
+        ("Ann * 3 = Ben: <<7+3=10>>10", "wrong operand"),  # two operations in one step
+        ("Ann + 3 = Ben: <<7*3=21>>21", "wrong operand"),
+        ("Cara + 3 = Ben: <<7+3=10>>10", "wrong operand"),  # the right numbers from somebody else
+        ("Eva / 2 = Dan: <<10/2=5>>5", "wrong operand"),  # Eva has 10 as well, but it is Ben's that counts
+        ("Ann + 10 = Cara: <<7+10=17>>17", "wrong operand"),  # Ben's name must stand there
+        ("7 + 3 = Ben: <<7+3=10>>10", "wrong operand"),
+        ("Ann + Ann = Cara: <<7+10=17>>17", "wrong operand"),
+        ("Ann + Cara = Ben: <<7+3=10>>10", "wrong operand"),
+        ("Ann + Ann = Ben: <<7+3=10>>10", "wrong operand"),
+        ("Ann + 3 = Ben: <<7+3=11>>11", "wrong computation"),
+        ("Ann + 3 = Ben: <<7+3=10>>11", "wrong computation"),
+        ("Ann + 3 = Ben: <<7+3=11>>10", "wrong computation"),
+        ("Ann + 3 = Hugo: <<7+3=10>>10", "wrong quantity"),
+        ("Ann + 3 = Total: <<7+3=10>>10", "wrong quantity"),  # nobody asks for a total here
+        ("Ann + 0 = Ann: <<7+0=7>>7", "wrong quantity"),  # given, so there is nothing to compute
+        ("Ann + 3 = 10: <<7+3=10>>10", "wrong quantity"),
+        ("Ann + 3 = Dan: <<7+3=10>>10", "wrong operand"),  # Ben's step under Dan's name
         ("#### 11", "wrong answer"),
         ("#### 1", "wrong answer"),
         ("", "unreadable"),
         ("####", "unreadable"),
         ("#### 10 dollars", "unreadable"),
         ("#### 10 #### 10", "unreadable"),
-        ("Ben from Ann: 7+3=10", "unreadable"),
+        ("Ann + 3 = Ben: 7+3=10", "unreadable"),
+        ("Ann + 3 = Ben: 10", "unreadable"),
         ("Ben: <<7+3=10>>10", "unreadable"),
-        ("Ben from : <<7+3=10>>10", "unreadable"),
-        ("Cara from Ann and Ben and Dan: <<7+10=17>>17", "unreadable"),
-        ("Ben from Ann: <<7+3=10>>", "unreadable"),
-        ("Ben from Ann: <<7+3=10>>10 nuts", "unreadable"),
-        ("Ben from Ann: <<7+3=10>>10 #### 10", "unreadable"),
-        ("Ben from Ann <<7+3=10>>10", "unreadable"),
-        ("Ben from Ann: <<7+3+0=10>>10", "unreadable"),
-        ("Ben from Ann: <<7+-3=10>>10", "unreadable"),
-        ("Ben from Ann: <<7+3=10.0>>10.0", "unreadable"),
-        (" from Ann: <<7+3=10>>10", "unreadable"),
+        ("Ann = Ben: <<7+3=10>>10", "unreadable"),
+        ("Ann + = Ben: <<7+3=10>>10", "unreadable"),
+        ("Ann + Ben + Dan = Cara: <<7+10=17>>17", "unreadable"),
+        ("Ann + 3 = Ben: <<7+3=10>>", "unreadable"),
+        ("Ann + 3 = Ben: <<7+3=10>>10 nuts", "unreadable"),
+        ("Ann + 3 = Ben: <<7+3=10>>10 #### 10", "unreadable"),
+        ("Ann + 3 = Ben <<7+3=10>>10", "unreadable"),
+        ("Ann+3 = Ben: <<7+3=10>>10", "unreadable"),
+        ("Ann + 3 = Ben: <<7+3+0=10>>10", "unreadable"),
+        ("Ann + -3 = Ben: <<7+-3=10>>10", "unreadable"),
+        ("Ann + 3 = Ben: <<7+3=10.0>>10.0", "unreadable"),
+        ("Ann + 3 = : <<7+3=10>>10", "unreadable"),
         ("so Ben has 10", "unreadable"),
     ],
 )
@@ -101,10 +128,11 @@ def test_steps_judged_by_hand(line: str, said: str | None):
 
 
 def test_the_first_of_several_false_steps_is_named():
-    ben, dan, eva = "Ben from Ann: <<7+3=10>>10", "Dan from Ben: <<10/2=5>>5", "Eva from Dan: <<5*2=10>>10"
+    ben, dan, eva = "Ann + 3 = Ben: <<7+3=10>>10", "Ben / 2 = Dan: <<10/2=5>>5", "Dan * 2 = Eva: <<5*2=10>>10"
+    slip, carried = "Ben / 2 = Dan: <<10/2=4>>4", "Dan * 2 = Eva: <<4*2=8>>8"
     facts = WORLD.to_json()
     assert first_false_step(facts, [ben, dan, eva, "#### 10"]) == -1
-    assert first_false_step(facts, [ben, "Dan from Ben: <<10/2=4>>4", "Eva from Dan: <<4*2=8>>8", "#### 8"]) == 1
+    assert first_false_step(facts, [ben, slip, carried, "#### 8"]) == 1
     assert first_false_step(facts, [ben, dan, eva, "#### 9"]) == 3
     assert first_false_step(facts, ["?", dan, "?", "#### 9"]) == 0
     assert first_false_step(facts, [ben, dan]) == -1  # an unfinished solution says nothing false
@@ -141,14 +169,16 @@ def test_every_changed_digit_is_found_at_its_step(index: int):
 @properties
 @given(INDICES, st.data())
 def test_a_wrong_operation_is_found_even_when_it_is_computed_rightly(index: int, data: st.DataObject):
-    lines = lines_of(index)
-    at = data.draw(st.integers(0, len(lines) - 2))
-    label, a, symbol, b = re.findall(r"(.+): <<(\d+)([-+*/])(\d+)=", lines[at])[0]
+    gold = lines_of(index)
+    at = data.draw(st.integers(0, len(gold) - 2))
+    first, symbol, second, label, a, b, equation = parts(gold[at])
     other = data.draw(st.sampled_from([s for s in "+-*/" if s != symbol]))
     result = apply_symbol(other, int(a), int(b))
     assume(result is not None and result >= 0)
-    lines[at] = f"{label}: <<{a}{other}{b}={result}>>{result}"
-    assert judge(index, lines) == at
+    computed = f"<<{a}{other}{b}={result}>>{result}"
+    for spoken, stated in ((other, computed), (symbol, computed), (other, equation)):
+        lines = [*gold[:at], f"{first} {spoken} {second} = {label}: {stated}", *gold[at + 1 :]]
+        assert judge(index, lines) == at
 
 
 @properties
@@ -156,9 +186,20 @@ def test_a_wrong_operation_is_found_even_when_it_is_computed_rightly(index: int,
 def test_swapping_numbers_is_right_for_sums_and_products_alone(index: int, data: st.DataObject):
     lines = lines_of(index)
     at = data.draw(st.integers(0, len(lines) - 2))
-    a, symbol, b = re.findall(r"<<(\d+)([-+*/])(\d+)=", lines[at])[0]
+    _, symbol, _, _, a, b, _ = parts(lines[at])
     lines[at] = lines[at].replace(f"<<{a}{symbol}{b}=", f"<<{b}{symbol}{a}=")
     assert judge(index, lines) == (-1 if symbol in "+*" or a == b else at)
+
+
+@properties
+@given(INDICES, st.data())
+def test_swapping_names_is_right_for_sums_products_and_differences_alone(index: int, data: st.DataObject):
+    lines = lines_of(index)
+    at = data.draw(st.integers(0, len(lines) - 2))
+    first, symbol, second, label, _, _, equation = parts(lines[at])
+    lines[at] = f"{second} {symbol} {first} = {label}: {equation}"
+    of_two_people = not second.isdigit()
+    assert judge(index, lines) == (-1 if symbol in "+*" or of_two_people else at)
 
 
 @properties
@@ -192,17 +233,15 @@ def test_any_changed_name_is_found_at_its_step(index: int, data: st.DataObject):
     table = World.from_json(problem(index).facts).by_label()
     lines = lines_of(index)
     at = data.draw(st.integers(0, len(lines) - 2))
-    label, *sources = re.findall(r"[A-Z]\w+", lines[at])
-    place = data.draw(st.integers(0, len(sources)))
-    old = [label, *sources][place]
-    new = data.draw(st.sampled_from([name for name in (*table, *NAMES, "Total") if name != old]))
-    if place == 0 and new in table and table[new].kind != "given":
+    names = list(re.finditer(r"[A-Z]\w+", lines[at]))
+    place = data.draw(st.integers(0, len(names) - 1))
+    found, label = names[place], names[-1][0]
+    new = data.draw(st.sampled_from([name for name in (*table, *NAMES, "Total") if name != found[0]]))
+    if place == len(names) - 1 and new in table and table[new].kind != "given":
         mine, theirs = table[label], table[new]
         equations = [(SYMBOL[q.kind], sorted(numbers_of(q, table)), sorted(q.operands)) for q in (mine, theirs)]
         assume(equations[0] != equations[1])  # the same step is true of both
-    names = [label, *sources]
-    names[place] = new
-    lines[at] = f"{names[0]} from {' and '.join(names[1:])}:" + lines[at].split(":")[1]
+    lines[at] = lines[at][: found.start()] + new + lines[at][found.end() :]
     assert judge(index, lines) == at
 
 
@@ -212,7 +251,7 @@ def test_an_unreadable_line_is_found(index: int, data: st.DataObject):
     lines = lines_of(index)
     at = data.draw(st.integers(0, len(lines) - 1))
     line = lines[at]
-    place = data.draw(st.sampled_from([i for i, c in enumerate(line) if c in "<>=#:+*/"]))
+    place = data.draw(st.sampled_from([i for i, c in enumerate(line) if c in "<>=:#+-*/ "]))
     lines[at] = line[:place] + line[place + 1 :]
     assert judge(index, lines) == at
     lines[at] = data.draw(st.sampled_from([line + " ", " " + line, line + ".", line.replace(" ", "  ", 1), ""]))

@@ -17,7 +17,7 @@ from glore_jax.tasks.arithmetic.corpus import Document, make_document
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol
 from glore_jax.tasks.arithmetic.slips import slip_lines
 
-STEP = re.compile(r"(\w+) from (\w+(?: and \w+)?): <<(\d+)([-+*/])(\d+)=(\d+)>>(\d+)")
+STEP = re.compile(r"(\w+) ([-+*/]) (\w+) = (\w+): <<(\d+)([-+*/])(\d+)=(\d+)>>(\d+)")
 properties = settings(max_examples=200, deadline=None)
 
 
@@ -41,7 +41,7 @@ def test_one_step_is_false_and_what_follows_is_consistent(index: int, seed: int)
     false = first_false_step(problem(index).facts, lines)
     assert 0 <= false < len(lines) - 1, "there is a false step, and it is no answer line"
     assert lines[:false] == gold[:false]
-    assert [line.split()[0] for line in lines[:-1]] == [line.split()[0] for line in gold[:-1]]
+    assert [line.split()[4] for line in lines[:-1]] == [line.split()[4] for line in gold[:-1]]
 
     world = World.from_json(problem(index).facts)
     table = world.by_label()
@@ -49,14 +49,17 @@ def test_one_step_is_false_and_what_follows_is_consistent(index: int, seed: int)
     for i, line in enumerate(lines[:-1]):
         step = STEP.fullmatch(line)
         assert step is not None
-        label, a, symbol, b, result = step[1], int(step[3]), step[4], int(step[5]), int(step[6])
-        assert step[6] == step[7]
+        first, spoken, second, label = step.group(1, 2, 3, 4)
+        a, symbol, b, result = int(step[5]), step[6], int(step[7]), int(step[8])
+        assert spoken == symbol
+        assert step[8] == step[9]
         assert 0 < result <= 199
         if i != false:  # true arithmetic of what this very solution says its operands are
             quantity = table[label]
-            said = [carried[o] for o in quantity.operands] + ([quantity.constant] if quantity.constant else [])
-            assert step[2].split(" and ") == list(quantity.operands)
-            assert sorted(said) == sorted((a, b))
+            constants = [] if quantity.constant is None else [quantity.constant]
+            assert sorted((first, second)) == sorted((*quantity.operands, *map(str, constants)))
+            said = [carried[term] if term in carried else int(term) for term in (first, second)]
+            assert [a, b] == (sorted(said, reverse=True) if quantity.kind == "difference" else said)
             assert symbol == SYMBOL[quantity.kind]
             assert apply_symbol(symbol, a, b) == result
         carried[label] = result
@@ -73,18 +76,18 @@ def slip_kind(index: int, lines: list[str]) -> str:
     false = first_false_step(problem(index).facts, lines)
     mine, gold = (STEP.fullmatch(solution[false]) for solution in (lines, problem(index).solution.split("\n")))
     assert mine is not None and gold is not None
-    if mine[2] != gold[2]:
+    if mine[1] != gold[1]:
         return "source"
-    if mine[4] != gold[4]:
+    if mine[2] != gold[2]:
         return "symbol"
-    return "number" if (mine[3], mine[5]) != (gold[3], gold[5]) else "result"
+    return "constant" if mine[3] != gold[3] else "result"
 
 
 def test_slips_are_of_every_kind_and_at_every_place():
     slipped = [(i, lines) for i in range(100) for seed in range(6) if (lines := slip(i, 6 * i + seed)) is not None]
     assert len(slipped) > 300
     kinds = Counter(slip_kind(i, lines) for i, lines in slipped)
-    assert min(kinds[k] for k in ("source", "symbol", "number", "result")) > 20
+    assert min(kinds[k] for k in ("source", "symbol", "constant", "result")) > 20
     places = Counter(first_false_step(problem(i).facts, lines) for i, lines in slipped)
     assert set(places) == set(range(8))
 

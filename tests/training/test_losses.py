@@ -86,9 +86,10 @@ def test_packed_examples_cost_what_they_cost_alone():
 
 def test_prefixes_reach_the_attention():
     model, decoder_params = tiny.random_decoder()
+    loss = jax.jit(lambda params, batch: losses.language(model, params, batch))
     causal, both = (batches.language_example([5, 6, 7, 8], [9, 2], prefix_lm=b) for b in (False, True))
     totals = [
-        float(losses.language(model, {"decoder": decoder_params}, jax.tree.map(jnp.asarray, batch))[0])
+        float(loss({"decoder": decoder_params}, batch)[0])
         for batch in (next(batches.epochs([e], 8, 1, 0)) for e in (causal, both))
     ]
     assert totals[0] != pytest.approx(totals[1], rel=1e-3)
@@ -104,7 +105,8 @@ def test_the_step_divides_sums_by_sums():
     tx = optimizer.make(tiny.training(), 6)
     state = train_step.init(jax.tree.map(jnp.asarray, params), tx)
     _, metrics = jax.jit(train_step.make(model, losses.language, tx))(state, batch)
-    rows = [losses.language(model, params, {k: jnp.asarray(v[r : r + 1]) for k, v in batch.items()}) for r in (0, 1)]
+    loss = jax.jit(lambda params, batch: losses.language(model, params, batch))
+    rows = [loss(params, {k: v[r : r + 1] for k, v in batch.items()}) for r in (0, 1)]
     weight = sum(float(sums["weight"]) for _, sums in rows)
     assert float(metrics["weight"]) == weight == 13
     assert float(metrics["loss"]) == pytest.approx(sum(float(total) for total, _ in rows) / weight, rel=1e-5)

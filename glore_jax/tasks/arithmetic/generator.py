@@ -157,35 +157,41 @@ def question_text(world: World, rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-def step_text(quantity: Quantity, table: dict[str, Quantity]) -> str:
+def step_text(quantity: Quantity, table: dict[str, Quantity], last: str = "") -> str:
     """The gold line that computes a quantity: the relation in names, then in numbers.
+
+    Args:
+      last: the quantity computed just before; of two operands it is named first.
 
     >>> a = Quantity("Ann", "nuts", "given", (), 7, 7)
     >>> b = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
     >>> step_text(b, {a.label: a, b.label: b})
-    'Ben = Ann + 3 = <<7+3=10>>10'
+    'Ann + 3 = Ben: <<7+3=10>>10'
     """
     a, b = numbers_of(quantity, table)
     symbol = SYMBOL[quantity.kind]
-    constant = () if quantity.constant is None else (str(quantity.constant),)
-    relation = f" {symbol} ".join((*quantity.operands, *constant))
-    return f"{quantity.label} = {relation} = <<{a}{symbol}{b}={quantity.value}>>{quantity.value}"
+    terms = [*quantity.operands, *([] if quantity.constant is None else [str(quantity.constant)])]
+    if terms[1] == last:
+        terms.reverse()
+        a, b = (a, b) if quantity.kind == "difference" else (b, a)
+    relation = f" {symbol} ".join(terms)
+    return f"{relation} = {quantity.label}: <<{a}{symbol}{b}={quantity.value}>>{quantity.value}"
 
 
 def solution_lines(world: World, rng: random.Random) -> list[str]:
     """A worked solution, one needed quantity a line and the answer last; chains are finished one by one."""
-    table, lines, done = world.by_label(), [], set()
+    table, order = world.by_label(), []
 
     def visit(label: str) -> None:
         quantity = table[label]
-        if label in done or quantity.kind == "given":
+        if label in order or quantity.kind == "given":
             return
-        done.add(label)
         for operand in rng.sample(quantity.operands, len(quantity.operands)):
             visit(operand)
-        lines.append(step_text(quantity, table))
+        order.append(label)
 
     visit(world.target)
+    lines = [step_text(table[label], table, last) for label, last in zip(order, ["", *order], strict=False)]
     return [*lines, f"#### {table[world.target].value}"]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol, numbers_of
 
-_STEP = re.compile(r"(\w+) = (\w+) ([+\-*/]) (\w+) = <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
+_STEP = re.compile(r"(\w+) ([+\-*/]) (\w+) = (\w+): <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
 _ANSWER = re.compile(r"#### (\d+)")
 
 
@@ -30,7 +30,7 @@ def fault(world: World, line: str) -> str | None:
     match = _STEP.fullmatch(line)
     if not match:
         return "unreadable"
-    label, first, spoken, second, _, symbol, *_ = match.groups()
+    first, spoken, second, label, _, symbol, *_ = match.groups()
     a, b, stated, repeated = (int(match[i]) for i in (5, 7, 8, 9))
     quantity = table.get(label)
     if quantity is None or quantity.kind == "given":

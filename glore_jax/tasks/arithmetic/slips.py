@@ -20,7 +20,7 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
     a division with a remainder).
     """
     table = world.by_label()
-    labels = [line.split(" = ")[0] for line in lines[:-1]]
+    labels = [line.split(" = ")[1].split(":")[0] for line in lines[:-1]]
     at = rng.randrange(len(labels))
     values = {q.label: q.value for q in world.quantities}
     out = []
@@ -38,7 +38,7 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
             return None
         values[label] = result + change
         relation = f" {symbol} ".join(terms)
-        out.append(f"{label} = {relation} = <<{a}{symbol}{b}={result + change}>>{result + change}")
+        out.append(f"{relation} = {label}: <<{a}{symbol}{b}={result + change}>>{result + change}")
     return [*out, f"#### {values[world.target]}"]
 
 
