@@ -20,14 +20,12 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
     a division with a remainder).
     """
     table = world.by_label()
-    labels = [line.split(" = ")[1].split(":")[0] for line in lines[:-1]]
-    at = rng.randrange(len(labels))
+    steps = [line.split(":")[0].split() for line in lines[:-1]]  # first, symbol, second, =, label
+    at = rng.randrange(len(steps))
     values = {q.label: q.value for q in world.quantities}
     out = []
-    for i, label in enumerate(labels):
-        quantity = table[label]
-        terms = [*quantity.operands, *([] if quantity.constant is None else [str(quantity.constant)])]
-        symbol, change = SYMBOL[quantity.kind], 0
+    for i, (first, symbol, second, _, label) in enumerate(steps):
+        quantity, terms, change = table[label], [first, second], 0
         if i == at:
             terms, symbol, change = _slip(quantity, terms, values, rng)
         a, b = (values.get(term, 0) or int(term) for term in terms)
