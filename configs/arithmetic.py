@@ -3,9 +3,11 @@
 glore run --config=configs/arithmetic.py --workdir=runs/arithmetic
 
 variant   what it is for                       machine    wall time
-(none)    every claim once, small sample       2 cores    see README
-full      every claim, 1,000 test problems     2 cores    see README
-smoke     does everything run?                 2 cores    see README
+(none)    every claim once, 600 test problems  2 cores    17 minutes
+full      the same with more of everything     2 cores    not measured yet
+smoke     does everything run?                 2 cores    about 2 minutes
+
+Expected of the default: greedy drafts 51 % right, the system 52 %; all figures in docs/results/default.md.
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 glore run --config=configs/arithmetic_base.py --workdir=runs/base
 
 machine   2 cores
-wall time see docs/base_model.md
+wall time 20 minutes
 result    runs/base/base_model: model.safetensors (2 MB), tokenizer.model, card.json
 """
 
