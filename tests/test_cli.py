@@ -65,7 +65,9 @@ def test_run_stages_report(tmp_path: Path, config: str, capsys: pytest.CaptureFi
     assert re.search(r"total +│ partial +│ numbers, squares", table)
 
     assert cli.main(["report", str(workdir), str(workdir)]) == 0
-    assert capsys.readouterr().out == "POOLED 2\n"
+    assert capsys.readouterr().out == "POOLED 2 None\n"
+    assert cli.main(["report", "a", "b", "--output=page.md"]) == 0
+    assert capsys.readouterr().out == "POOLED 2 page.md\n"
 
 
 @pytest.mark.usefixtures("toy")

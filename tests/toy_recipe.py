@@ -67,8 +67,8 @@ def print_report(workdir: Path) -> None:
     print("REPORT", json.loads((workdir / "total/deep/total.json").read_text())["total"])
 
 
-def report(dirs: list[Path]) -> None:
-    print("POOLED", len(dirs))
+def report(dirs: list[Path], output: Path | None = None) -> None:
+    print("POOLED", len(dirs), output)
 
 
 def recipe() -> types.ModuleType:
