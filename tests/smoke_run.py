@@ -12,11 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def command(workdir: Path, *more: str) -> list[str]:
-    """`glore run` of the smoke pipeline; GLORE_TEST_BASE=DIR takes another base model than the shipped one."""
-    base = os.environ.get("GLORE_TEST_BASE")
+    """`glore run` of the smoke pipeline."""
     config = ROOT / "configs" / "arithmetic.py"
-    words = ["run", f"--config={config}:smoke", f"--workdir={workdir}"]
-    return [sys.executable, "-m", "glore_jax", *words, *([f"--config.base.path={base}"] if base else []), *more]
+    words = ["run", f"--config={config}:smoke", f"--workdir={workdir}", *more]
+    return [sys.executable, "-m", "glore_jax", *words]
 
 
 def glore(*words: str) -> subprocess.CompletedProcess[str]:

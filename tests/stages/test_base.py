@@ -18,11 +18,22 @@ def test_a_base_model_is_made_and_taken(tmp_path: Path):
     assert json.loads((folder / "card.json").read_text())["dev_problems"] == 32
     assert (folder / "model.safetensors").stat().st_size < 5e6  # what a package may carry
 
-    run = [*smoke_run.command(tmp_path / "run"), f"--config.base.path={folder}"]
     for stage in ("problems", "base"):
-        taken = smoke_run.call([*run, f"--only={stage}"])
+        options = [f"--config.base.path={folder}", f"--only={stage}"]
+        taken = smoke_run.call(smoke_run.command(tmp_path / "run", *options))
         assert taken.returncode == 0, taken.stderr
     assert (tmp_path / "run" / "base" / "tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
-    untrained = smoke_run.call(run)  # three steps teach nothing
-    assert untrained.returncode == 2
-    assert "never right on train" in untrained.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * 3600)
+def test_the_shipped_base_model_can_be_made_again(tmp_path: Path):
+    """The whole training, from nothing: about 20 minutes on two cores."""
+    shipped = json.loads((smoke_run.ROOT / "glore_jax" / "assets" / "arithmetic_base" / "card.json").read_text())
+    made = smoke_run.glore(
+        "run", f"--config={smoke_run.ROOT / 'configs' / 'arithmetic_base.py'}", f"--workdir={tmp_path / 'base'}"
+    )
+    assert made.returncode == 0, made.stderr
+    again = json.loads((tmp_path / "base" / "base_model" / "card.json").read_text())
+    assert again["dev_problems"] == shipped["dev_problems"]
+    assert abs(again["dev_accuracy"] - shipped["dev_accuracy"]) <= 0.02
