@@ -42,6 +42,8 @@ class Stage:
       summary: one line, shown when it starts and by `glore stages`.
       config_keys: dotted keys or groups that it reads (`seed` is always there); it gets no others,
         so that its fingerprint cannot miss one.
+      outside: files that it reads from elsewhere than the work folder, of the configuration it gets;
+        the stage runs again when their bytes change.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Stage:
     run: Callable[[StageContext], dict[str, Any]]
     summary: str
     config_keys: tuple[str, ...]
+    outside: Callable[[Any], Sequence[Path]] = lambda config: ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +194,10 @@ def states(config: ConfigDict, workdir: str | Path, stages: Sequence[Stage]) -> 
 
 
 def _identity(stage: Stage, config: ConfigDict, inputs: dict[str, str]) -> workfolder.Identity:
-    return workfolder.identity(stage.name, _part(stage, config), inputs)
+    part = _part(stage, config)
+    # A file that is not there is the stage's own error to tell.
+    outside = {str(path): files.sha256(path) for path in stage.outside(ConfigDict(part)) if path.is_file()}
+    return workfolder.identity(stage.name, part | ({"outside": outside} if outside else {}), inputs)
 
 
 def _seed(config: Any) -> int:

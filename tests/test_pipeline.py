@@ -144,6 +144,27 @@ def test_an_unknown_stage_names_the_nearest(tmp_path: Path, counter: Counter, op
     assert not (tmp_path / "w").exists()
 
 
+def test_a_stage_runs_again_when_a_file_outside_changes(tmp_path: Path):
+    source, ran = tmp_path / "mine.txt", []
+
+    def read(context: StageContext) -> dict:
+        ran.append(source.read_text())
+        return {}
+
+    stages = [
+        Stage("read", (), read, "reads", ("power",), outside=lambda config: [source, tmp_path / f"{config.power}"])
+    ]
+    for text, expected in (("a", 1), ("a", 1), ("b", 2)):
+        source.write_text(text)
+        pipeline.run(toy.toy_config(), tmp_path / "run", stages)
+        assert len(ran) == expected
+    source.write_text("c")
+    assert [s.state for s in pipeline.states(toy.toy_config(), tmp_path / "run", stages)] == ["stale"]
+    source.unlink()
+    with pytest.raises(FileNotFoundError):  # the stage's own error, not the pipeline's
+        pipeline.run(toy.toy_config(), tmp_path / "run", stages)
+
+
 def test_other_bytes_make_the_later_stages_stale(tmp_path: Path, counter: Counter):
     counter.run(tmp_path)
 

@@ -51,6 +51,7 @@ def _weight(axes: tuple[str, ...], fan_in: int) -> Any:
 
 class RMSNorm(nn.Module):
     eps: float
+    dtype: str  # of the result
 
     @nn.compact
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
@@ -59,7 +60,7 @@ class RMSNorm(nn.Module):
         x = x_BxTxD.astype(jnp.float32)
         variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
         normed = x * jax.lax.rsqrt(variance + self.eps)
-        return (normed * scale_D[None, None, :]).astype(x_BxTxD.dtype)
+        return (normed * scale_D[None, None, :]).astype(self.dtype)
 
 
 def rotate(x_BxTxNxH: jax.Array, positions_BxT: jax.Array, theta: float) -> jax.Array:
@@ -139,11 +140,11 @@ class Decoder(nn.Module):
         init: Any = nn.with_logical_partitioning(nn.initializers.normal(c.d_model**-0.5), ("vocab", "embed"))
         self.embedding: Any = self.param("embedding", init, (c.vocab_size, c.d_model))
         self.unembedding: Any = self.param("unembedding", init, (c.vocab_size, c.d_model))
-        self.attention_norm = [RMSNorm(c.norm_eps) for _ in range(c.num_layers)]
+        self.attention_norm = [RMSNorm(c.norm_eps, c.dtype) for _ in range(c.num_layers)]
         self.attention = [Attention(c) for _ in range(c.num_layers)]
-        self.mlp_norm = [RMSNorm(c.norm_eps) for _ in range(c.num_layers)]
+        self.mlp_norm = [RMSNorm(c.norm_eps, c.dtype) for _ in range(c.num_layers)]
         self.mlp = [FeedForward(c) for _ in range(c.num_layers)]
-        self.final_norm = RMSNorm(c.norm_eps)
+        self.final_norm = RMSNorm(c.norm_eps, c.dtype)
 
     def __call__(
         self,
@@ -153,15 +154,16 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         column: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache | None]:
-        x = jnp.take(self.embedding, tokens_BxT, axis=0).astype(jnp.dtype(self.config.dtype))
+        # The residual stream stays float32: in bfloat16 small branches are rounded away, and learning takes longer.
+        x = jnp.take(self.embedding, tokens_BxT, axis=0)
         new_cache: list[Any] = []
         for i in range(self.config.num_layers):
             layer_cache = None if cache is None else cache[i]
             mixed, layer_cache = self.attention[i](
                 self.attention_norm[i](x), positions_BxT, mask_BxTxS, layer_cache, column
             )
-            x = x + mixed
-            x = x + self.mlp[i](self.mlp_norm[i](x))
+            x = x + mixed.astype(jnp.float32)
+            x = x + self.mlp[i](self.mlp_norm[i](x)).astype(jnp.float32)
             new_cache.append(layer_cache)
         return self.final_norm(x), (None if cache is None else new_cache)
 

@@ -84,7 +84,8 @@ def train(
             f"(the shortest has {min(map(len, examples), default=0)}); raise its train.row_length"
         )
     total = loop.steps_of(settings, kept)
-    with context.progress(total, "steps", name) as bar:
+    before = checkpoints.reached(context.checkpoint / name)
+    with context.progress(total, "steps", name, before) as bar:
         trained = loop.train(
             model,
             params,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from glore_jax import tasks
 from glore_jax.configuration import nearest
 from glore_jax.errors import InputError
 from glore_jax.pipeline import Stage
@@ -15,8 +16,22 @@ _WALK_INPUTS = ("problems", "base", "sft", "expert_iteration", *_VALUES, *_REWRI
 _WALK_KEYS = ("task", "sampling", "evaluation")
 
 GLORE: tuple[Stage, ...] = (
-    Stage("problems", (), students.problems, "load the problems and split them", ("task",)),
-    Stage("base", ("problems",), students.base, "take the base model and its tokenizer", ("base", "sampling")),
+    Stage(
+        "problems",
+        (),
+        students.problems,
+        "load the problems and split them",
+        ("task",),
+        outside=lambda config: tasks.files_of(config.task),
+    ),
+    Stage(
+        "base",
+        ("problems",),
+        students.base,
+        "take the base model and its tokenizer",
+        ("base", "sampling"),
+        outside=students.base_files,
+    ),
     Stage(
         "sft",
         ("problems", "base"),

@@ -35,12 +35,18 @@ def problems(context: StageContext) -> dict[str, Any]:
     return counts
 
 
+def base_files(config: Any) -> list[Path]:
+    """The base model's files: of the folder `base.path`, or those shipped with the package."""
+    shipped = resources.files("glore_jax") / "assets" / "arithmetic_base"
+    folder = Path(config.base.path or str(shipped))
+    return [folder / artifacts.MODEL, folder / artifacts.TOKENIZER]
+
+
 def base(context: StageContext) -> dict[str, Any]:
     """Puts the base model and its tokenizer into the work folder; checks that every question fits."""
-    shipped = resources.files("glore_jax") / "assets" / "arithmetic_base"
-    folder = Path(context.config.base.path or str(shipped))
-    params, config = checkpoints.load_model(folder / artifacts.MODEL)
-    tokenizer = tokenizers.load(folder / artifacts.TOKENIZER)
+    model_file, tokenizer_file = base_files(context.config)
+    params, config = checkpoints.load_model(model_file)
+    tokenizer = tokenizers.load(tokenizer_file)
     s = context.config.sampling
     longest = max(s.buckets) - s.max_new_tokens - 12  # room for a draft and its marks in a refiner's source
     sizes = {}

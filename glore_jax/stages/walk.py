@@ -52,12 +52,18 @@ class _Walk:
     def refine(
         self, refiner: str, drafts: Sequence[Candidate], label: str, errors=None, values=None
     ) -> list[Candidate]:
+        """A rewrite of every draft. A draft that is too long to be read with its critique stands as it is."""
         engine = artifacts.read_engine(self.context, REFINERS[refiner], self.tokenizer)
         sources = refiners.sources(self.tokenizer, self.problems, [d.solution for d in drafts], errors, values)
+        fits = [n for n, source in enumerate(sources) if len(source) <= max(self.context.config.sampling.buckets)]
+        if len(fits) < len(sources):
+            self.context.log(f"{label}: {len(sources) - len(fits)} drafts stand, being longer than sampling.buckets")
+        problems, sources = [self.problems[n] for n in fits], [sources[n] for n in fits]
         with self.context.progress(len(sources), "solutions", label) as bar:
             meter = artifacts.Meter(bar)
-            found = solutions.complete(engine, self.tokenizer, self.problems, sources, self.context.key(label), meter)
-        return self.candidates(found)
+            found = solutions.complete(engine, self.tokenizer, problems, sources, self.context.key(label), meter)
+        made = dict(zip(fits, self.candidates(found), strict=True))
+        return [made.get(n, draft) for n, draft in enumerate(drafts)]
 
     def errors_of_oracle(self, drafts: Sequence[Candidate], located: Sequence[int]) -> list[int]:
         """Where the oracle finds no false step, the verifier's location stands."""

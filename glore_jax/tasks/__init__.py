@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from glore_jax.errors import InputError
@@ -40,6 +41,11 @@ def load(task: Any) -> Splits:
     if task.name == "jsonl":
         return Splits(**jsonl.load(task))
     raise InputError(f"task.name={task.name!r}: unknown task; there are arithmetic and jsonl")
+
+
+def files_of(task: Any) -> list[Path]:
+    """The user's files that `load` reads."""
+    return [Path(task[split]) for split in ("train", "dev", "test") if task[split]] if task.name == "jsonl" else []
 
 
 def oracle(task_name: str) -> Oracle | None:

@@ -40,6 +40,12 @@ class Progress:
         self.manager.close()
 
 
+def reached(folder: Path) -> int:
+    """Steps behind the newest checkpoint in a folder; 0 where there is none."""
+    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    return max(steps, default=0)
+
+
 def save_model(path: Path, params: Any, config: dict[str, Any], dtype: str = "float32") -> None:
     """Writes a parameter tree and its model's configuration as one safetensors file."""
     from safetensors.flax import save

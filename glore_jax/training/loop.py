@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from glore_jax.errors import InputError
 from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
@@ -63,8 +64,7 @@ def train(
       advance: called after every step with the tokens in the batch and the metrics so far.
 
     Raises:
-      FloatingPointError: the loss is not a number (the step is named).
-      InputError: the rows do not divide by the devices.
+      InputError: the rows do not divide by the devices, or the loss is no longer a number.
     """
     begun = time.monotonic()
     total = steps_of(settings, examples)
@@ -105,6 +105,6 @@ def _read(pending: tuple[int, Any], curve: Curve, every: int, total: int) -> Non
     number, metrics = pending
     values = {name: float(value) for name, value in metrics.items()}
     if not math.isfinite(values["loss"]):
-        raise FloatingPointError(f"the loss is {values['loss']} at step {number}; lower the learning rate")
+        raise InputError(f"the loss is {values['loss']} at step {number} of {total}; lower train.learning_rate")
     if number % every == 0 or number == total:
         curve.append({"step": number, **values})

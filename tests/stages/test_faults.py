@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import handmade
+import jax
 import pytest
 import tiny
 from ml_collections import ConfigDict
 
 from glore_jax import cli, configuration, files, pipeline
 from glore_jax.errors import InputError
+from glore_jax.models import value_head
 from glore_jax.models.decoder import DecoderConfig
 from glore_jax.pipeline import Stage, StageContext
-from glore_jax.records import Problem, Solution, StepLabels
-from glore_jax.stages import artifacts, recipes, verifiers
+from glore_jax.records import Case, Problem, Solution, StepLabels
+from glore_jax.stages import artifacts, recipes, verifiers, walk
 from glore_jax.tasks.arithmetic import make_problem
 from glore_jax.training import checkpoints
 
@@ -216,3 +218,25 @@ def test_what_does_not_exist_is_named(
     error = " ".join(capsys.readouterr().err.split())
     assert error.startswith("error: ")
     assert message in error
+
+
+def test_a_draft_too_long_to_rewrite_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def write_value_model(folder: Path) -> None:
+        write_base(folder)
+        params, config = checkpoints.load_model(folder / artifacts.MODEL)
+        head = value_head.init(jax.random.key(0), config["d_model"])
+        checkpoints.save_model(folder / artifacts.MODEL, params | {"value_head": head}, config)
+
+    names = ("base", "sft", "expert_iteration", *recipes._REWRITERS)
+    chain = [
+        given("problems", (), lambda folder: write_problems(folder, PROBLEMS[:1])),
+        *(given(name, (), write_base) for name in names),
+        *(given(name, (), write_value_model) for name in walk.VALUE_MODELS),
+        STAGES["tuning"],
+    ]
+    prompt = len(handmade.tokenizer().encode(PROBLEMS[0].question)) + 2  # fits, and nothing more does
+    pipeline.run(small_config(sampling__buckets=(prompt,)), tmp_path, chain)
+    (case,) = files.read_table(tmp_path / "tuning" / "cases.parquet", Case)
+    assert set(case.refinements) == {"global", "local", "local_oracle", "value_conditioned"}
+    assert all(rewrite == case.draft for rewrite in case.refinements.values())
+    assert "global refinements: 1 drafts stand, being longer than sampling.buckets" in capsys.readouterr().out

@@ -89,6 +89,8 @@ def test_a_cut_training_ends_bit_equal_to_an_uncut_one(tmp_path: Path, optimizer
     assert uncut.curve[-1]["loss"] < uncut.curve[0]["loss"]
     with pytest.raises(Cut):
         train(tmp_path, advance=cut_at(4), **options)
+    assert checkpoints.reached(tmp_path) == 3  # where the progress bar goes on
+    assert checkpoints.reached(tmp_path / "nowhere") == 0
     steps: list[int] = []
     resumed = train(tmp_path, advance=lambda tokens, metrics: steps.append(tokens), **options)
     assert len(steps) == 3  # steps 4 to 6: the three before the cut were kept
@@ -121,7 +123,7 @@ def test_a_loss_that_is_no_number_names_the_step(tmp_path: Path):
         total, sums = losses.language(model, params, batch)
         return total * 1e38 * 1e38 * 1e38, sums
 
-    with pytest.raises(FloatingPointError, match=r"the loss is (inf|nan) at step 1; lower the learning rate"):
+    with pytest.raises(InputError, match=r"the loss is (inf|nan) at step 1 of 6; lower train\.learning_rate"):
         train(tmp_path, loss=sour, checkpoint_seconds=-1)
     assert checkpoints.Progress(tmp_path).restore(None) == (None, [])  # and is not kept as a checkpoint
 
