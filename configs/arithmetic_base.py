@@ -3,8 +3,8 @@
 glore run --config=configs/arithmetic_base.py --workdir=runs/base
 
 machine   2 cores
-wall time 20 minutes
-result    runs/base/base_model: model.safetensors (2 MB), tokenizer.model, card.json
+wall time 16 minutes
+result    runs/base/base_model: model.safetensors (0.7 MB), tokenizer.model, card.json
 """
 
 from typing import Any
@@ -34,42 +34,61 @@ def get_config(variant: str = "") -> ConfigDict:
             "vocabulary": 768,
             "train_dtype": "bfloat16",
             "model": {
-                "d_model": 128,
+                "d_model": 64,
                 "num_layers": 4,
                 "num_heads": 4,
                 "num_kv_heads": 2,
                 "head_dim": 32,
-                "d_ff": 384,
+                "d_ff": 192,
                 "prefix_lm": True,  # the question is read in both directions; False: causally
             },
-            # corpus: which documents (added to the seed); revised_share: documents with a first attempt;
-            # step_weights: relative frequency of 2, 3, ... 8 steps
-            "pretrain_short": {
+            # corpus: which documents (added to the seed); step_weights: relative frequency of 2, 3, ... 8 steps;
+            # notes_share: documents that only write statements down; revised_share: of the others, those with a
+            # first attempt
+            "pretrain_notes": {
                 "corpus": 0,
-                "documents": 120_000,
-                "step_weights": (5, 5, 4, 3, 2, 1, 1),
-                "revised_share": 0.12,
-                "train": {"steps": 1100, "rows": 40, "row_length": 208, "learning_rate": 0.02, **train},
+                "documents": 60_000,
+                "step_weights": (1, 0, 0, 0, 0, 0, 0),
+                "revised_share": 0.0,
+                "notes_share": 1.0,
+                "train": {"steps": 400, "rows": 48, "row_length": 160, "learning_rate": 0.02, **train},
+            },
+            "pretrain_short": {
+                "corpus": 1,
+                "documents": 36_000,
+                "step_weights": (2, 2, 1, 1, 0, 0, 0),
+                "revised_share": 0.0,
+                "notes_share": 0.3,
+                "train": {"steps": 700, "rows": 40, "row_length": 192, "learning_rate": 0.02, **train},
+            },
+            "pretrain_medium": {
+                "corpus": 2,
+                "documents": 22_000,
+                "step_weights": (1, 1, 2, 3, 3, 3, 3),
+                "revised_share": 0.0,
+                "notes_share": 0.1,
+                "train": {"steps": 600, "rows": 24, "row_length": 320, "learning_rate": 0.02, **train},
             },
             "pretrain_long": {
-                "corpus": 1,
-                "documents": 26_000,
-                "step_weights": (4, 4, 3, 2, 2, 1, 1),
+                "corpus": 3,
+                "documents": 6_000,
+                "step_weights": (1, 1, 2, 3, 3, 3, 3),
                 "revised_share": 0.5,
-                "train": {"steps": 200, "rows": 20, "row_length": 416, "learning_rate": 0.01, **train},
+                "notes_share": 0.0,
+                "train": {"steps": 220, "rows": 16, "row_length": 480, "learning_rate": 0.01, **train},
             },
             "sampling": {
                 "slots": 128,
                 "sources": 32,
                 "chunk": 16,
                 "buckets": (96, 128, 192),
-                "max_new_tokens": 176,
+                "max_new_tokens": 192,
             },
         }
     )
     if variant == "smoke":
         config.dev = 32
-        for name in ("pretrain_short", "pretrain_long"):
+        for name in ("pretrain_notes", "pretrain_short", "pretrain_medium", "pretrain_long"):
             config[name].documents = 400
             config[name].train.steps = 3
     return config

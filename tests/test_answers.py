@@ -97,7 +97,7 @@ def test_the_final_answer_stands_after_the_last_marker():
 
 
 def test_what_follows_the_answer_line_is_no_part_of_the_answer():
-    assert answers.final_answer("#### 12\nAnn + 2 = Ben: <<1+2=3>>3") == "12"
+    assert answers.final_answer("#### 12\nBen = Ann + 2: <<1+2=3>>3") == "12"
 
 
 @given(st.integers(-(10**9), 10**9))

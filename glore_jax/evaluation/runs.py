@@ -107,6 +107,7 @@ def has_oracle(candidate: Candidate) -> bool:
 
 
 def num_gold_steps(case: Case) -> int:
-    """Computing steps of the problem's own solution, the answer line not counted; 0 where it has none."""
-    lines = (line.strip() for line in case.problem.solution.split("\n"))
-    return sum(1 for line in lines if line and not line.startswith("####"))
+    """Computing steps of the problem's own solution: its annotated lines, or all but the answer where none is."""
+    lines = [line.strip() for line in case.problem.solution.split("\n")]
+    steps = [line for line in lines if line and not line.startswith("####")]
+    return len([line for line in steps if "<<" in line] or steps)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from glore_jax.models import recall_init
 from glore_jax.models.decoder import Decoder
 from glore_jax.tasks.arithmetic.corpus import Document, make_document
 from glore_jax.text import formats, tokenizers
@@ -17,15 +18,18 @@ from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training.batches import Example, language_example
 
 
-def _chunk(job: tuple[int, int, int, tuple[float, ...], float]) -> list[Document]:
-    seed, first, last, weights, revised = job
-    return [make_document(seed, i, weights, revised) for i in range(first, last)]
+def _chunk(job: tuple[int, int, int, tuple[float, ...], float, float]) -> list[Document]:
+    seed, first, last, step_weights, revised_share, notes_share = job
+    return [make_document(seed, i, step_weights, revised_share, notes_share) for i in range(first, last)]
 
 
-def documents(seed: int, count: int, step_weights: Sequence[float], revised_share: float) -> list[Document]:
+def documents(
+    seed: int, count: int, step_weights: Sequence[float], revised_share: float, notes_share: float
+) -> list[Document]:
     """The first `count` documents of the corpus, made by two processes."""
     size = 2000
-    jobs = [(seed, a, min(a + size, count), tuple(step_weights), revised_share) for a in range(0, count, size)]
+    shares = (tuple(step_weights), revised_share, notes_share)
+    jobs = [(seed, a, min(a + size, count), *shares) for a in range(0, count, size)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         return [document for chunk in pool.imap(_chunk, jobs) for document in chunk]
 
@@ -51,7 +55,7 @@ def example(tokenizer: Tokenizer, document: Document, prefix_lm: bool) -> Exampl
 
 
 def init(model: Decoder, seed: int) -> Any:
-    """Fresh parameters, without their axis names."""
-    tokens = jnp.zeros((1, 8), jnp.int32)
-    boxed = model.init(jax.random.key(seed), tokens, tokens, jnp.ones((1, 8, 8), bool))["params"]
-    return nn.meta.unbox(boxed)
+    """Fresh parameters, without their axis names, with heads that recall (see `models.recall_init`)."""
+    tokens, key = jnp.zeros((1, 8), jnp.int32), jax.random.key(seed)
+    boxed = model.init(key, tokens, tokens, jnp.ones((1, 8, 8), bool))["params"]
+    return recall_init.apply(nn.meta.unbox(boxed), model.config, key)

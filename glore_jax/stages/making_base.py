@@ -21,7 +21,7 @@ from glore_jax.training import checkpoints, losses
 def tokenizer(context: StageContext) -> dict[str, Any]:
     """SentencePiece, trained on the first documents of the corpus."""
     c = context.config
-    documents = base_model.documents(c.seed, 4000, c.pretrain_short.step_weights, 0.0)
+    documents = base_model.documents(c.seed, 4000, c.pretrain_short.step_weights, 0.0, 0.0)
     made = base_model.train_tokenizer(documents, c.vocabulary)
     made.save(context.folder / artifacts.TOKENIZER)
     return {"vocabulary": made.vocab_size}
@@ -34,7 +34,11 @@ def pretrain(context: StageContext) -> dict[str, Any]:
     before = [name for name in context.stage.inputs if name != "tokenizer"]
     model_tokenizer = tokenizers.load(context.input("tokenizer") / artifacts.TOKENIZER)
     documents = base_model.documents(
-        c.seed + settings.corpus, settings.documents, settings.step_weights, settings.revised_share
+        c.seed + settings.corpus,
+        settings.documents,
+        settings.step_weights,
+        settings.revised_share,
+        settings.notes_share,
     )
     examples = [base_model.example(model_tokenizer, d, c.model.prefix_lm) for d in documents]
     config = DecoderConfig(vocab_size=model_tokenizer.vocab_size, **c.model.to_dict(), dtype=c.train_dtype)

@@ -21,11 +21,11 @@ def make(settings: Any, total_steps: int) -> optax.GradientTransformation:
     if settings.optimizer == "adamw":
         update = optax.adamw(schedule, b1=0.9, b2=0.98, weight_decay=settings.weight_decay, mask=_matrices)
     elif settings.optimizer == "muon":
-        # Matrices of the layers by Muon; embeddings, norms and heads by AdamW at a tenth of the rate.
+        # Matrices of the layers by Muon; embeddings, norms and heads by AdamW at 0.3 of the rate.
         update = optax.contrib.muon(
             schedule,
             weight_decay=settings.weight_decay,
-            adam_learning_rate=lambda step: 0.1 * schedule(step),
+            adam_learning_rate=lambda step: 0.3 * schedule(step),
             adam_b2=0.98,
             muon_weight_dimension_numbers=_muon_dimensions,
         )

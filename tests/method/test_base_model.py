@@ -13,17 +13,18 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.tasks.arithmetic.corpus import Document, make_document
 from glore_jax.text import formats
 
-LINES = ("Ann + 3 = Ben: <<7+3=10>>10", "#### 10")
-SLIPPED = ("Ann + 3 = Ben: <<7+3=11>>11", "#### 11")
+LINES = ("Ben = Ann + 3: <<7+3=10>>10", "#### 10")
+SLIPPED = ("Ben = Ann + 3: <<7+3=11>>11", "#### 11")
 
 
 def test_two_processes_make_the_documents_in_order():
-    made = base_model.documents(3, 5, EVEN_WEIGHTS, 0.5)
-    assert made == [make_document(3, i, EVEN_WEIGHTS, 0.5) for i in range(5)]
+    made = base_model.documents(3, 5, EVEN_WEIGHTS, 0.9, 0.2)
+    assert made == [make_document(3, i, EVEN_WEIGHTS, 0.9, 0.2) for i in range(5)]
+    assert made != [make_document(3, i, EVEN_WEIGHTS, 0.2, 0.9) for i in range(5)]
 
 
 def test_the_tokenizer_is_that_of_the_corpus():
-    corpus = [make_document(0, i, EVEN_WEIGHTS, 0.5) for i in range(60)]
+    corpus = [make_document(0, i, EVEN_WEIGHTS, 0.5, 0.3) for i in range(60)]
     t = base_model.train_tokenizer(corpus, 400)
     for document in corpus[:10]:
         tokens, ends = formats.encode_solution(t, document.solution)
@@ -52,6 +53,17 @@ def test_a_revised_document_is_learnt_after_its_first_attempt_without_a_critique
     assert example.prefix == len(source) - 1
     assert np.sum(example.weights) == len(target), "nothing of the attempt is learnt"
     assert not {t.bad, *t.value_marks} & set(example.tokens.tolist())
+
+
+def test_notes_are_learnt_after_their_story():
+    t = tokenizer()
+    story, notes = "Ben has 3 more nuts than Ann. Ann has 7 nuts.", ("Ann = 7", "Ben = Ann + 3")
+    example = base_model.example(t, Document(story, (), notes), prefix_lm=True)
+    prompt, (target, ends) = formats.encode_prompt(t, story), formats.encode_solution(t, notes)
+    assert example.tokens.tolist() == [*prompt, *target][:-1]
+    assert example.prefix == len(prompt) - 1
+    assert np.sum(example.weights) == len(target)
+    assert formats.steps_text(t, target, ends).split("\n") == list(notes)
 
 
 def test_fresh_parameters_are_plain_arrays_named_by_the_seed():

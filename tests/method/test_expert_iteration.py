@@ -15,7 +15,7 @@ from glore_jax.records import Problem, Solution
 from glore_jax.tasks.arithmetic import make_problem
 from glore_jax.text import formats
 
-A, B = "Ann + 3 = Ben: <<7+3=10>>10", "Ben * 2 = Cara: <<10*2=20>>20"
+A, B = "Ben = Ann + 3: <<7+3=10>>10", "Cara = Ben * 2: <<10*2=20>>20"
 PROBLEMS = [Problem("p", "How many nuts?", "20"), Problem("q", "And how many eggs?", "20", f"{A}\n{B}\n#### 20")]
 
 
@@ -24,9 +24,11 @@ PROBLEMS = [Problem("p", "How many nuts?", "20"), Problem("q", "And how many egg
     [
         (f"{A}\n{B}\n#### 20", ("7+3", "10*2")),
         (A, ("7+3",)),  # the constant of the relation is no operation of its own
-        ("3 + Ann = Ben: <<3+7=10>>10", ("3+7",)),
-        ("Ann + Ben = Total: <<7+10=17>>17", ("7+10",)),
-        ("Sam - 3 = Eva: <<34-3=31>>31\nEva - Ann = Ida: <<31-7=24>>24", ("34-3", "31-7")),
+        (f"Ann = 7\n{A}\n{B}\n#### 20", ("7+3", "10*2")),  # and stating a given is none
+        ("Ann = 7", ()),
+        ("Ben = 3 + Ann: <<3+7=10>>10", ("3+7",)),
+        ("Total = Ann + Ben: <<7+10=17>>17", ("7+10",)),
+        ("Eva = Sam - 3: <<34-3=31>>31\nIda = Eva - Ann: <<31-7=24>>24", ("34-3", "31-7")),
         ("He has 7 + 3 = 10 nuts.\nThen 10 x 2 = 20.", ("7+3", "10x2")),
         ("48/2 = <<48/2=24>>24 clips in May", ("48/2",)),  # the annotation repeats it, it is one operation
         ("$48/2=$<<48/2=24>>24 in May", ("48/2",)),
@@ -128,7 +130,8 @@ def test_student_examples_learn_what_the_student_wrote(prefix_lm: bool):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000))
-def test_a_worked_solution_has_one_operation_a_step(index: int):
+def test_a_worked_solution_has_one_operation_a_computing_step(index: int):
     *steps, answer = make_problem(0, "train", index, EVEN_WEIGHTS).solution.split("\n")
-    said = tuple(step.split("<<")[1].split("=")[0] for step in steps)
+    said = tuple(step.split("<<")[1].split("=")[0] for step in steps if "<<" in step)  # a given's line has none
+    assert len(said) >= 2
     assert expert_iteration.operations("\n".join([*steps, answer])) == said

@@ -37,9 +37,10 @@ TREE = [*FROM_1, AFRESH_2, RIGHT_2, WRONG_2, AFRESH_3, WRONG_3]
     ("step", "result"),
     [
         (A, "5"),
-        ("Ann + 3 = Ben: <<7+3=10>>10", "10"),
-        ("Ann + Ben = Total: <<7+10=17>>17", "17"),
-        ("Sam - 3 = Eva: <<34-3=31>>30", "31"),  # of the equation, where the repeated one differs
+        ("Ben = Ann + 3: <<7+3=10>>10", "10"),
+        ("Total = Ann + Ben: <<7+10=17>>17", "17"),
+        ("Ann = 7", "7"),  # a given's line
+        ("Eva = Sam - 3: <<34-3=31>>30", "31"),  # of the equation, where the repeated one differs
         ("so b: 5*2 = <<5*2=10>>10 dollars, not 12", "10"),
         ("<<1+1=2>>2 and <<2*2=4>>4", "4"),
         ("<<7/2=3.5>>3.5", "3.5"),
@@ -69,9 +70,11 @@ def test_the_intermediate_result_of_a_step(step: str, result: str | None):
         ([A], ["b: <<50/2=25>>25"], False, False),  # nor in 50 or 25
         ([A], ["b: <<9-5=4>>4"], True, True),  # it is found where it is subtracted
         ([A], ["b: 9-5 = 4"], True, True),
-        ([A], ["a - 3 = b: <<5-3=2>>2"], True, True),  # a relation in names adds nothing to its equation
-        ([A], ["d - 3 = b: <<9-3=6>>6"], False, False),
-        ([A], ["d - 5 = b: <<9-5=4>>4"], True, True),  # another's constant 5 counts, as in the equation alone
+        ([A], ["b = a - 3: <<5-3=2>>2"], True, True),  # a relation in names adds nothing to its equation
+        ([A], ["b = d - 3: <<9-3=6>>6"], False, False),
+        ([A], ["b = d - 5: <<9-5=4>>4"], True, True),  # another's constant 5 counts, as in the equation alone
+        (["d = 5"], [A, "e: <<5*3=15>>15"], True, True),  # a stated given is to be used like a result
+        (["d = 7"], [A, B, "#### 10"], False, False),
         (["no number"], ["#### 6"], True, True),
         ([A], [], False, False),
     ],
@@ -265,6 +268,8 @@ def test_a_relation_in_names_uses_no_number_that_its_equation_does_not(index: in
     made = make_problem(0, "corpus", index, EVEN_WEIGHTS)
     gold = made.solution.split("\n")
     for line in (*gold[:-1], *(slip_lines(World.from_json(made.facts), gold, rng) or ())[:-1]):
+        if "<<" not in line:  # a given's line has no equation
+            continue
         equation = line[line.index("<<") :]
         assert labels.intermediate_result(line) == labels.intermediate_result(equation)
         for result in range(1, 100):

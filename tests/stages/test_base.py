@@ -14,6 +14,8 @@ def test_a_base_model_is_made_and_taken(tmp_path: Path):
     config = smoke_run.ROOT / "configs" / "arithmetic_base.py"
     made = smoke_run.glore("run", f"--config={config}:smoke", f"--workdir={tmp_path / 'base'}")
     assert made.returncode == 0, made.stderr
+    done = sorted(p.name for p in (tmp_path / "base").iterdir() if p.is_dir())
+    assert done == ["base_model", "pretrain_long", "pretrain_medium", "pretrain_notes", "pretrain_short", "tokenizer"]
     folder = tmp_path / "base" / "base_model"
     assert json.loads((folder / "card.json").read_text())["dev_problems"] == 32
     assert (folder / "model.safetensors").stat().st_size < 5e6  # what a package may carry

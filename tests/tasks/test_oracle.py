@@ -35,15 +35,20 @@ def judge(index: int, lines: list[str]) -> int:
 
 
 def parts(line: str) -> list[str]:
-    """First and second source with the operation between them, label, both numbers, and the whole equation."""
-    found = re.fullmatch(r"(\w+) ([-+*/]) (\w+) = (\w+): (?=<<(\d+)[-+*/](\d+)=)(<<.*)", line)
+    """Of a computing line: label, first and second source with the operation between, both numbers, the equation."""
+    found = re.fullmatch(r"(\w+) = (\w+) ([-+*/]) (\w+): (?=<<(\d+)[-+*/](\d+)=)(<<.*)", line)
     assert found is not None
     return list(found.groups())
 
 
-# Ann has 7 nuts. Ben has 3 more nuts than Ann. Cara has as many nuts as Ann and Ben together. Dan has half as many
-# nuts as Ben. Eva pays 2 dollars for each of Dan's nuts. Finn has as many nuts as the difference of Ann and Cara.
-# Gina gets what is left when 4 nuts break of Cara.
+def computing(lines: list[str]) -> list[int]:
+    """The indices of the lines that compute: not those of givens, nor the answer line."""
+    return [i for i, line in enumerate(lines) if "<<" in line]
+
+
+# Ann has 7 nuts. Ben has 3 more nuts than Ann. Cara has as many nuts as Ann plus Ben. Dan has half as many nuts as Ben.
+# Eva pays 2 dollars for each of Dan's nuts. Finn has as many nuts as the difference of Ann and Cara. Gina gets all but
+# 4 nuts of Cara.
 ANN = Quantity("Ann", "nuts", "given", (), 7, 7)
 BEN = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
 CARA = Quantity("Cara", "nuts", "sum", ("Ann", "Ben"), None, 17)
@@ -57,70 +62,92 @@ WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN, GINA), "Eva")
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("Ann + 3 = Ben: <<7+3=10>>10", None),
-        ("Ann + 3 = Ben: <<3+7=10>>10", None),  # a sum may be swapped, in its numbers
-        ("3 + Ann = Ben: <<7+3=10>>10", None),  # or in its names
-        ("3 + Ann = Ben: <<3+7=10>>10", None),  # or in both
-        ("Dan * 2 = Eva: <<2*5=10>>10", None),  # a product too
-        ("2 * Dan = Eva: <<5*2=10>>10", None),
-        ("Ben / 2 = Dan: <<10/2=5>>5", None),
-        ("Cara - 4 = Gina: <<17-4=13>>13", None),
-        ("Ann + Ben = Cara: <<7+10=17>>17", None),  # true, though not needed
-        ("Ben + Ann = Cara: <<7+10=17>>17", None),
-        ("Ann - Cara = Finn: <<17-7=10>>10", None),  # a difference may name them in any order
-        ("Cara - Ann = Finn: <<17-7=10>>10", None),
+        ("Ben = Ann + 3: <<7+3=10>>10", None),
+        ("Ben = Ann + 3: <<3+7=10>>10", None),  # a sum may be swapped, in its numbers
+        ("Ben = 3 + Ann: <<7+3=10>>10", None),  # or in its names
+        ("Ben = 3 + Ann: <<3+7=10>>10", None),  # or in both
+        ("Eva = Dan * 2: <<2*5=10>>10", None),  # a product too
+        ("Eva = 2 * Dan: <<5*2=10>>10", None),
+        ("Dan = Ben / 2: <<10/2=5>>5", None),
+        ("Gina = Cara - 4: <<17-4=13>>13", None),
+        ("Cara = Ann + Ben: <<7+10=17>>17", None),  # true, though not needed
+        ("Cara = Ben + Ann: <<7+10=17>>17", None),
+        ("Finn = Ann - Cara: <<17-7=10>>10", None),  # a difference may name them in any order
+        ("Finn = Cara - Ann: <<17-7=10>>10", None),
         ("#### 10", None),
-        ("Ann - Cara = Finn: <<7-17=10>>10", "wrong operand"),  # but the larger number comes first
-        ("Cara - Ann = Finn: <<7-17=10>>10", "wrong operand"),
-        ("4 - Cara = Gina: <<17-4=13>>13", "wrong operand"),  # what is left is no difference
-        ("Cara - 4 = Gina: <<4-17=13>>13", "wrong operand"),
-        ("2 / Ben = Dan: <<10/2=5>>5", "wrong operand"),
-        ("Ben / 2 = Dan: <<2/10=5>>5", "wrong operand"),
-        ("Ann + 4 = Ben: <<7+4=11>>11", "wrong operand"),
-        ("Ann + 4 = Ben: <<7+3=10>>10", "wrong operand"),  # the relation counts as well
-        ("Ann + 3 = Ben: <<7+4=11>>11", "wrong operand"),  # and so do the numbers
-        ("Ann + 3 = Ben: <<8+2=10>>10", "wrong operand"),  # the right result from wrong numbers
-        ("Ben - 5 = Dan: <<10-5=5>>5", "wrong operand"),  # the right result by another operation
-        ("Ann * 3 = Ben: <<7*3=21>>21", "wrong operand"),
-        ("Ann * 3 = Ben: <<7+3=10>>10", "wrong operand"),  # two operations in one step
-        ("Ann + 3 = Ben: <<7*3=21>>21", "wrong operand"),
-        ("Cara + 3 = Ben: <<7+3=10>>10", "wrong operand"),  # the right numbers from somebody else
-        ("Eva / 2 = Dan: <<10/2=5>>5", "wrong operand"),  # Eva has 10 as well, but it is Ben's that counts
-        ("Ann + 10 = Cara: <<7+10=17>>17", "wrong operand"),  # Ben's name must stand there
-        ("7 + 3 = Ben: <<7+3=10>>10", "wrong operand"),
-        ("Ann + Ann = Cara: <<7+10=17>>17", "wrong operand"),
-        ("Ann + Cara = Ben: <<7+3=10>>10", "wrong operand"),
-        ("Ann + Ann = Ben: <<7+3=10>>10", "wrong operand"),
-        ("Ann + 3 = Ben: <<7+3=11>>11", "wrong computation"),
-        ("Ann + 3 = Ben: <<7+3=10>>11", "wrong computation"),
-        ("Ann + 3 = Ben: <<7+3=11>>10", "wrong computation"),
-        ("Ann + 3 = Hugo: <<7+3=10>>10", "wrong quantity"),
-        ("Ann + 3 = Total: <<7+3=10>>10", "wrong quantity"),  # nobody asks for a total here
-        ("Ann + 0 = Ann: <<7+0=7>>7", "wrong quantity"),  # given, so there is nothing to compute
-        ("Ann + 3 = 10: <<7+3=10>>10", "wrong quantity"),
-        ("Ann + 3 = Dan: <<7+3=10>>10", "wrong operand"),  # Ben's step under Dan's name
+        ("Finn = Ann - Cara: <<7-17=10>>10", "wrong operand"),  # but the larger number comes first
+        ("Finn = Cara - Ann: <<7-17=10>>10", "wrong operand"),
+        ("Gina = 4 - Cara: <<17-4=13>>13", "wrong operand"),  # what is left is no difference
+        ("Gina = Cara - 4: <<4-17=13>>13", "wrong operand"),
+        ("Dan = 2 / Ben: <<10/2=5>>5", "wrong operand"),
+        ("Dan = Ben / 2: <<2/10=5>>5", "wrong operand"),
+        ("Ben = Ann + 4: <<7+4=11>>11", "wrong operand"),
+        ("Ben = Ann + 4: <<7+3=10>>10", "wrong operand"),  # the relation counts as well
+        ("Ben = Ann + 3: <<7+4=11>>11", "wrong operand"),  # and so do the numbers
+        ("Ben = Ann + 3: <<8+2=10>>10", "wrong operand"),  # the right result from wrong numbers
+        ("Dan = Ben - 5: <<10-5=5>>5", "wrong operand"),  # the right result by another operation
+        ("Ben = Ann * 3: <<7*3=21>>21", "wrong operand"),
+        ("Ben = Ann * 3: <<7+3=10>>10", "wrong operand"),  # two operations in one step
+        ("Ben = Ann + 3: <<7*3=21>>21", "wrong operand"),
+        ("Ben = Cara + 3: <<7+3=10>>10", "wrong operand"),  # the right numbers from somebody else
+        ("Dan = Eva / 2: <<10/2=5>>5", "wrong operand"),  # Eva has 10 as well, but it is Ben's that counts
+        ("Cara = Ann + 10: <<7+10=17>>17", "wrong operand"),  # Ben's name must stand there
+        ("Ben = 7 + 3: <<7+3=10>>10", "wrong operand"),
+        ("Cara = Ann + Ann: <<7+10=17>>17", "wrong operand"),
+        ("Ben = Ann + Cara: <<7+3=10>>10", "wrong operand"),
+        ("Ben = Ann + Ann: <<7+3=10>>10", "wrong operand"),
+        ("Ben = Ann + 3: <<7+3=11>>11", "wrong computation"),
+        ("Ben = Ann + 3: <<7+3=10>>11", "wrong computation"),
+        ("Ben = Ann + 3: <<7+3=11>>10", "wrong computation"),
+        ("Hugo = Ann + 3: <<7+3=10>>10", "wrong quantity"),
+        ("Total = Ann + 3: <<7+3=10>>10", "wrong quantity"),  # nobody asks for a total here
+        ("Ann = Ann + 0: <<7+0=7>>7", "wrong quantity"),  # given, so there is nothing to compute
+        ("10 = Ann + 3: <<7+3=10>>10", "wrong quantity"),
+        ("Dan = Ann + 3: <<7+3=10>>10", "wrong operand"),  # Ben's step under Dan's name
         ("#### 11", "wrong answer"),
         ("#### 1", "wrong answer"),
         ("", "unreadable"),
         ("####", "unreadable"),
         ("#### 10 dollars", "unreadable"),
         ("#### 10 #### 10", "unreadable"),
-        ("Ann + 3 = Ben: 7+3=10", "unreadable"),
-        ("Ann + 3 = Ben: 10", "unreadable"),
+        ("Ben = Ann + 3: 7+3=10", "unreadable"),
+        ("Ben = Ann + 3: 10", "unreadable"),
         ("Ben: <<7+3=10>>10", "unreadable"),
-        ("Ann = Ben: <<7+3=10>>10", "unreadable"),
-        ("Ann + = Ben: <<7+3=10>>10", "unreadable"),
-        ("Ann + Ben + Dan = Cara: <<7+10=17>>17", "unreadable"),
-        ("Ann + 3 = Ben: <<7+3=10>>", "unreadable"),
-        ("Ann + 3 = Ben: <<7+3=10>>10 nuts", "unreadable"),
-        ("Ann + 3 = Ben: <<7+3=10>>10 #### 10", "unreadable"),
-        ("Ann + 3 = Ben <<7+3=10>>10", "unreadable"),
-        ("Ann+3 = Ben: <<7+3=10>>10", "unreadable"),
-        ("Ann + 3 = Ben: <<7+3+0=10>>10", "unreadable"),
-        ("Ann + -3 = Ben: <<7+-3=10>>10", "unreadable"),
-        ("Ann + 3 = Ben: <<7+3=10.0>>10.0", "unreadable"),
-        ("Ann + 3 = : <<7+3=10>>10", "unreadable"),
+        ("Ben = Ann: <<7+3=10>>10", "unreadable"),
+        ("Ben = Ann + : <<7+3=10>>10", "unreadable"),
+        ("Cara = Ann + Ben + Dan: <<7+10=17>>17", "unreadable"),
+        ("Ben = Ann + 3: <<7+3=10>>", "unreadable"),
+        ("Ben = Ann + 3: <<7+3=10>>10 nuts", "unreadable"),
+        ("Ben = Ann + 3: <<7+3=10>>10 #### 10", "unreadable"),
+        ("Ben = Ann + 3 <<7+3=10>>10", "unreadable"),
+        ("Ben = Ann+3: <<7+3=10>>10", "unreadable"),
+        ("Ben = Ann + 3: <<7+3+0=10>>10", "unreadable"),
+        ("Ben = Ann + -3: <<7+-3=10>>10", "unreadable"),
+        ("Ben = Ann + 3: <<7+3=10.0>>10.0", "unreadable"),
+        (" = Ann + 3: <<7+3=10>>10", "unreadable"),
+        ("Ann + 3 = Ben: <<7+3=10>>10", "unreadable"),  # the label comes first
         ("so Ben has 10", "unreadable"),
+        # Bare statements.
+        ("Ann = 7", None),  # a given
+        ("Ben = 10", None),  # a computed quantity said again, or said without its computation
+        ("Finn = 10", None),
+        ("Ann = 8", "wrong operand"),
+        ("Ann = 3", "wrong operand"),  # a number of the problem, but not Ann's
+        ("Ben = 7", "wrong operand"),
+        ("Ben = 3", "wrong operand"),  # the constant of its statement is not its value
+        ("Hugo = 7", "wrong quantity"),
+        ("Total = 7", "wrong quantity"),
+        ("7 = 7", "wrong quantity"),
+        ("7 = Ann", "unreadable"),
+        ("Ann = Ann", "unreadable"),
+        ("Ann = 7 nuts", "unreadable"),
+        ("Ann = -7", "unreadable"),
+        ("Ann = 7.0", "unreadable"),
+        ("Ann: 7", "unreadable"),
+        ("Ann=7", "unreadable"),
+        ("Ann = ", "unreadable"),
+        ("Ann = <<7>>7", "unreadable"),
+        ("Ann = 7, Ben = 10", "unreadable"),
     ],
 )
 def test_steps_judged_by_hand(line: str, said: str | None):
@@ -128,8 +155,8 @@ def test_steps_judged_by_hand(line: str, said: str | None):
 
 
 def test_the_first_of_several_false_steps_is_named():
-    ben, dan, eva = "Ann + 3 = Ben: <<7+3=10>>10", "Ben / 2 = Dan: <<10/2=5>>5", "Dan * 2 = Eva: <<5*2=10>>10"
-    slip, carried = "Ben / 2 = Dan: <<10/2=4>>4", "Dan * 2 = Eva: <<4*2=8>>8"
+    ben, dan, eva = "Ben = Ann + 3: <<7+3=10>>10", "Dan = Ben / 2: <<10/2=5>>5", "Eva = Dan * 2: <<5*2=10>>10"
+    slip, carried = "Dan = Ben / 2: <<10/2=4>>4", "Eva = Dan * 2: <<4*2=8>>8"
     facts = WORLD.to_json()
     assert first_false_step(facts, [ben, dan, eva, "#### 10"]) == -1
     assert first_false_step(facts, [ben, slip, carried, "#### 8"]) == 1
@@ -170,14 +197,14 @@ def test_every_changed_digit_is_found_at_its_step(index: int):
 @given(INDICES, st.data())
 def test_a_wrong_operation_is_found_even_when_it_is_computed_rightly(index: int, data: st.DataObject):
     gold = lines_of(index)
-    at = data.draw(st.integers(0, len(gold) - 2))
-    first, symbol, second, label, a, b, equation = parts(gold[at])
+    at = data.draw(st.sampled_from(computing(gold)))
+    label, first, symbol, second, a, b, equation = parts(gold[at])
     other = data.draw(st.sampled_from([s for s in "+-*/" if s != symbol]))
     result = apply_symbol(other, int(a), int(b))
     assume(result is not None and result >= 0)
     computed = f"<<{a}{other}{b}={result}>>{result}"
     for spoken, stated in ((other, computed), (symbol, computed), (other, equation)):
-        lines = [*gold[:at], f"{first} {spoken} {second} = {label}: {stated}", *gold[at + 1 :]]
+        lines = [*gold[:at], f"{label} = {first} {spoken} {second}: {stated}", *gold[at + 1 :]]
         assert judge(index, lines) == at
 
 
@@ -185,8 +212,8 @@ def test_a_wrong_operation_is_found_even_when_it_is_computed_rightly(index: int,
 @given(INDICES, st.data())
 def test_swapping_numbers_is_right_for_sums_and_products_alone(index: int, data: st.DataObject):
     lines = lines_of(index)
-    at = data.draw(st.integers(0, len(lines) - 2))
-    _, symbol, _, _, a, b, _ = parts(lines[at])
+    at = data.draw(st.sampled_from(computing(lines)))
+    _, _, symbol, _, a, b, _ = parts(lines[at])
     lines[at] = lines[at].replace(f"<<{a}{symbol}{b}=", f"<<{b}{symbol}{a}=")
     assert judge(index, lines) == (-1 if symbol in "+*" or a == b else at)
 
@@ -195,9 +222,9 @@ def test_swapping_numbers_is_right_for_sums_and_products_alone(index: int, data:
 @given(INDICES, st.data())
 def test_swapping_names_is_right_for_sums_products_and_differences_alone(index: int, data: st.DataObject):
     lines = lines_of(index)
-    at = data.draw(st.integers(0, len(lines) - 2))
-    first, symbol, second, label, _, _, equation = parts(lines[at])
-    lines[at] = f"{second} {symbol} {first} = {label}: {equation}"
+    at = data.draw(st.sampled_from(computing(lines)))
+    label, first, symbol, second, _, _, equation = parts(lines[at])
+    lines[at] = f"{label} = {second} {symbol} {first}: {equation}"
     of_two_people = not second.isdigit()
     assert judge(index, lines) == (-1 if symbol in "+*" or of_two_people else at)
 
@@ -207,8 +234,8 @@ def test_swapping_names_is_right_for_sums_products_and_differences_alone(index: 
 def test_another_valid_order_is_right(index: int, rng: random.Random):
     world = World.from_json(problem(index).facts)
     table = world.by_label()
-    known = {q.label for q in world.quantities if q.kind == "given"}
-    waiting, lines = world.needed(), []
+    waiting = [q.label for q in world.quantities if q.kind == "given"] + world.needed()
+    known, lines = set[str](), []
     while waiting:
         label = rng.choice([w for w in waiting if known.issuperset(table[w].operands)])
         waiting.remove(label)
@@ -218,10 +245,30 @@ def test_another_valid_order_is_right(index: int, rng: random.Random):
 
 
 @properties
+@given(INDICES)
+def test_givens_need_not_be_stated(index: int):
+    gold = lines_of(index)
+    assert judge(index, [line for line in gold if "<<" in line or line == gold[-1]]) == -1
+
+
+@properties
+@given(INDICES, st.data())
+def test_a_bare_statement_is_true_of_the_true_value_alone(index: int, data: st.DataObject):
+    table = World.from_json(problem(index).facts).by_label()
+    lines = lines_of(index)
+    label = data.draw(st.sampled_from([*table, *NAMES]))
+    value = data.draw(st.integers(0, 110) | st.sampled_from([q.value for q in table.values()]))
+    at = data.draw(st.integers(0, len(lines)))
+    lines.insert(at, f"{label} = {value}")
+    assert judge(index, lines) == (-1 if label in table and table[label].value == value else at)
+
+
+@properties
 @given(INDICES, st.data())
 def test_an_unneeded_true_step_is_right(index: int, data: st.DataObject):
     world = World.from_json(problem(index).facts)
-    true = [step_text(q, world.by_label()) for q in world.quantities if q.kind != "given"]
+    true = [step_text(q, world.by_label()) for q in world.quantities]
+    true += [f"{q.label} = {q.value}" for q in world.quantities]  # a value said again, or without its computation
     lines = lines_of(index)
     lines.insert(data.draw(st.integers(0, len(lines))), data.draw(st.sampled_from(true)))
     assert judge(index, lines) == -1
@@ -235,9 +282,11 @@ def test_any_changed_name_is_found_at_its_step(index: int, data: st.DataObject):
     at = data.draw(st.integers(0, len(lines) - 2))
     names = list(re.finditer(r"[A-Z]\w+", lines[at]))
     place = data.draw(st.integers(0, len(names) - 1))
-    found, label = names[place], names[-1][0]
+    found, label = names[place], names[0][0]
     new = data.draw(st.sampled_from([name for name in (*table, *NAMES, "Total") if name != found[0]]))
-    if place == len(names) - 1 and new in table and table[new].kind != "given":
+    if "<<" not in lines[at]:
+        assume(new not in table or table[new].value != table[label].value)  # the same statement is true of both
+    elif place == 0 and new in table and table[new].kind != "given":
         mine, theirs = table[label], table[new]
         equations = [(SYMBOL[q.kind], sorted(numbers_of(q, table)), sorted(q.operands)) for q in (mine, theirs)]
         assume(equations[0] != equations[1])  # the same step is true of both

@@ -56,7 +56,7 @@ def test_problems_come_back_as_they_were(index: int):
 
 
 def test_a_step_is_cut_into_names_digits_and_whole_signs():
-    ids = TOKENIZER.encode("Ann + 3 = Ben: <<17+3=20>>20")
+    ids = TOKENIZER.encode("Ben = Ann + 3: <<17+3=20>>20")
     pieces = [TOKENIZER.processor.id_to_piece(i) for i in ids]
     at = pieces.index(":\u2581<<")  # from the relation to the numbers in one token
     assert pieces[at:] == [":\u2581<<", "1", "7", "+", "3", "=", "2", "0", ">>", "2", "0"]

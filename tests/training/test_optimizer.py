@@ -80,10 +80,10 @@ def test_muon_orthogonalises_the_layers_and_leaves_the_rest_to_adam():
     assert singular.max() / singular.min() < 2  # all directions of a matrix move alike
     raw = np.linalg.svd(gradients["attention_0"]["wq"], compute_uv=False)
     assert raw.max() / raw.min() > 2
-    for name in ("embedding", "unembedding"):  # Adam's step has the size of its rate, a tenth of Muon's
-        np.testing.assert_allclose(np.abs(updates[name]), 0.01, rtol=0.2)  # (Nesterov's look ahead adds a little)
+    for name in ("embedding", "unembedding"):  # Adam's step has the size of its rate, 0.3 of Muon's
+        np.testing.assert_allclose(np.abs(updates[name]), 0.03, rtol=0.2)  # (Nesterov's look ahead adds a little)
         np.testing.assert_array_equal(np.sign(updates[name]), -np.sign(gradients[name]))
-    np.testing.assert_allclose(np.abs(updates["final_norm"]["scale"]), 0.01, rtol=0.2)
+    np.testing.assert_allclose(np.abs(updates["final_norm"]["scale"]), 0.03, rtol=0.2)
 
 
 def test_an_unknown_optimizer_is_named():

@@ -1,13 +1,12 @@
 """Makes word problems: the same (seed, split, index) always gives the same problem.
 
-Splits are disjoint by construction: a world belongs to the split that the hash of its structure and
-numbers (names and phrasing left out) falls into, and a draw that falls elsewhere is drawn again.
+Splits are disjoint by construction: a world belongs to the split that the hash of its signature (what
+the target is computed from, whoever has it) falls into, and a draw that falls elsewhere is drawn again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Sequence
 
@@ -28,6 +27,9 @@ from glore_jax.tasks.arithmetic.quantities import (
 SPLITS = {"corpus": range(0, 70), "train": range(70, 88), "dev": range(88, 92), "test": range(92, 100)}
 STEP_COUNTS = tuple(range(2, 9))
 _UNARY = ("more", "fewer", "times", "half", "left", "cost")
+# Two neighbours of one group would commute (3 more, then 6 fewer), and a solution that swaps them would be right.
+_ADDITIVE = ("more", "fewer", "left", "sum", "difference", "total")
+_MULTIPLICATIVE = ("times", "half", "cost")
 _CONSTANTS = {"more": (2, 9), "fewer": (2, 9), "times": (2, 4), "half": (2, 2), "left": (2, 9), "cost": (2, 5)}
 
 
@@ -38,10 +40,16 @@ class _Draft:
         self.rng = rng
         self.quantities: list[Quantity] = []
         self.open_ends: list[str] = []
-        self.things = rng.sample(THINGS, rng.choice((1, 1, 2, 3)))
+        self.things = rng.sample(THINGS, rng.choice((1, 1, 1, 2)))
 
     def table(self) -> dict[str, Quantity]:
         return {q.label: q for q in self.quantities}
+
+    def commutes(self, kind: str, operands: Sequence[str]) -> bool:
+        """Whether an operand was made by an operation that can swap places with `kind`."""
+        group = _ADDITIVE if kind in _ADDITIVE else _MULTIPLICATIVE
+        table = self.table()
+        return any(table[label].kind in group for label in operands)
 
     def person(self) -> str | None:
         """Somebody who has no quantity yet."""
@@ -78,7 +86,7 @@ class _Draft:
 
 def _take_step(draft: _Draft, remaining: int) -> bool:
     """Adds one computed quantity so that `remaining - 1` further ones can join all open ends."""
-    rng, ends = draft.rng, draft.open_ends
+    rng, ends, before = draft.rng, draft.open_ends, len(draft.quantities)
     must_merge = len(ends) - 1 >= remaining
     may_branch = len(ends) < remaining and len(ends) < 3
     last = remaining == 1
@@ -89,7 +97,7 @@ def _take_step(draft: _Draft, remaining: int) -> bool:
         operands = rng.sample(ends, 2)
     else:
         operands = [rng.choice(ends)]
-        if rng.random() < 0.2:
+        if rng.random() < 0.15:
             others = [q.label for q in draft.quantities if q.label not in operands]
             operands.append(rng.choice(others))
     if not operands:
@@ -98,8 +106,9 @@ def _take_step(draft: _Draft, remaining: int) -> bool:
         kind = rng.choice(("sum", "sum", "difference", "total") if last else ("sum", "sum", "difference"))
     else:
         kind = rng.choice(_UNARY)
-    label = draft.add(kind, operands)
+    label = None if draft.commutes(kind, operands) else draft.add(kind, operands)
     if label is None:
+        del draft.quantities[before:]  # a given that was made for it
         return False
     draft.open_ends = [e for e in ends if e not in operands] + [label]
     return True
@@ -109,11 +118,11 @@ def make_world(rng: random.Random, steps: int) -> World | None:
     """A world whose target takes exactly `steps` computations, with up to two idle quantities."""
     draft = _Draft(rng)
     for done in range(steps):
-        if not any(_take_step(draft, steps - done) for _ in range(6)):
+        if not any(_take_step(draft, steps - done) for _ in range(8)):
             return None
     (target,) = draft.open_ends
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        if rng.random() < 0.7:
+    for _ in range(rng.choice((0, 0, 1, 1, 2))):
+        if rng.random() < 0.8:
             draft.add_given()
         else:
             draft.add(rng.choice(_UNARY), [rng.choice([q.label for q in draft.quantities if q.kind != "total"])])
@@ -122,10 +131,22 @@ def make_world(rng: random.Random, steps: int) -> World | None:
 
 
 def signature(world: World) -> str:
-    """Structure and numbers of a world, without names, things and phrasing."""
-    place = {q.label: i for i, q in enumerate(world.quantities)}
-    rows = [(q.kind, [place[o] for o in q.operands], q.constant) for q in world.quantities]
-    return json.dumps([rows, place[world.target]])
+    """What the target is computed from: operations and numbers, without names, order and idle facts.
+
+    >>> a, b = (Quantity(name, "nuts", "given", (), n, n) for name, n in (("Ann", 7), ("Ben", 5)))
+    >>> c = Quantity("Cara", "nuts", "sum", ("Ann", "Ben"), None, 12)
+    >>> signature(World((a, b, c), "Cara"))
+    'sum(given(5),given(7))'
+    """
+    table = world.by_label()
+
+    def write(label: str) -> str:
+        quantity = table[label]
+        parts = sorted(write(operand) for operand in quantity.operands)  # all two-place kinds are symmetric
+        constant = [] if quantity.constant is None else [str(quantity.constant)]
+        return f"{quantity.kind}({','.join([*parts, *constant])})"
+
+    return write(world.target)
 
 
 def split_of(world: World) -> str:
@@ -141,15 +162,20 @@ def _references(quantity: Quantity, table: dict[str, Quantity]) -> dict[str, str
     return dict(zip("rs", names, strict=False))
 
 
-def question_text(world: World, rng: random.Random) -> str:
-    """The world's statements in random order, then the question."""
-    table = world.by_label()
-    sentences = []
-    for q in world.quantities:
+def statements(world: World, quantities: Sequence[Quantity], rng: random.Random) -> list[str]:
+    """A sentence for each of a world's quantities (a total is only asked for), in random order."""
+    table, sentences = world.by_label(), []
+    for q in quantities:
         if q.kind != "total":
             pattern = rng.choice(PATTERNS[q.kind])
             sentences.append(pattern.format(A=q.label, x=q.thing, n=q.constant, **_references(q, table)))
     rng.shuffle(sentences)
+    return sentences
+
+
+def question_text(world: World, rng: random.Random) -> str:
+    """The world's statements in random order, then the question."""
+    table, sentences = world.by_label(), statements(world, world.quantities, rng)
     target = table[world.target]
     ask = f"ask_{target.kind}" if f"ask_{target.kind}" in PATTERNS else "ask"
     pattern = rng.choice(PATTERNS[ask])
@@ -158,16 +184,18 @@ def question_text(world: World, rng: random.Random) -> str:
 
 
 def step_text(quantity: Quantity, table: dict[str, Quantity], last: str = "") -> str:
-    """The gold line that computes a quantity: the relation in names, then in numbers.
+    """The gold line of a quantity: a given as it is stated, a computed one in names, then in numbers.
 
     Args:
-      last: the quantity computed just before; of two operands it is named first.
+      last: the quantity of the line before; of two operands it is named first.
 
     >>> a = Quantity("Ann", "nuts", "given", (), 7, 7)
     >>> b = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
-    >>> step_text(b, {a.label: a, b.label: b})
-    'Ann + 3 = Ben: <<7+3=10>>10'
+    >>> step_text(a, {}), step_text(b, {a.label: a, b.label: b})
+    ('Ann = 7', 'Ben = Ann + 3: <<7+3=10>>10')
     """
+    if quantity.kind == "given":
+        return f"{quantity.label} = {quantity.value}"
     a, b = numbers_of(quantity, table)
     symbol = SYMBOL[quantity.kind]
     terms = [*quantity.operands, *([] if quantity.constant is None else [str(quantity.constant)])]
@@ -175,18 +203,18 @@ def step_text(quantity: Quantity, table: dict[str, Quantity], last: str = "") ->
         terms.reverse()
         a, b = (a, b) if quantity.kind == "difference" else (b, a)
     relation = f" {symbol} ".join(terms)
-    return f"{relation} = {quantity.label}: <<{a}{symbol}{b}={quantity.value}>>{quantity.value}"
+    return f"{quantity.label} = {relation}: <<{a}{symbol}{b}={quantity.value}>>{quantity.value}"
 
 
 def solution_lines(world: World, rng: random.Random) -> list[str]:
-    """A worked solution, one needed quantity a line and the answer last; chains are finished one by one."""
+    """A worked solution: one needed quantity a line, chains one by one, each from its given; the answer last."""
     table, order = world.by_label(), []
 
     def visit(label: str) -> None:
-        quantity = table[label]
-        if label in order or quantity.kind == "given":
+        if label in order:
             return
-        for operand in rng.sample(quantity.operands, len(quantity.operands)):
+        operands = table[label].operands
+        for operand in rng.sample(operands, len(operands)):
             visit(operand)
         order.append(label)
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol, numbers_of
 
-_STEP = re.compile(r"(\w+) ([+\-*/]) (\w+) = (\w+): <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
+_STEP = re.compile(r"(\w+) = (\w+) ([+\-*/]) (\w+): <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
+_STATED = re.compile(r"(\w+) = (\d+)")
 _ANSWER = re.compile(r"#### (\d+)")
 
 
@@ -19,19 +20,25 @@ def fault(world: World, line: str) -> str | None:
     """What is wrong with one step, or None.
 
     Returns:
-      `unreadable`, `wrong quantity` (a label the problem does not define, or one that is given),
-      `wrong operand` (a source, number or operation other than the statement's), `wrong computation`,
+      `unreadable`, `wrong quantity` (a label the problem does not define, or one that is given and not
+      computed), `wrong operand` (a source, number or operation other than the statement's), `wrong computation`,
       `wrong answer` (of the closing line), or None for a true step.
     """
     table = world.by_label()
     answer = _ANSWER.fullmatch(line)
     if answer:
         return None if int(answer[1]) == table[world.target].value else "wrong answer"
+    stated = _STATED.fullmatch(line)
+    if stated:
+        quantity = table.get(stated[1])
+        if quantity is None:
+            return "wrong quantity"
+        return None if int(stated[2]) == quantity.value else "wrong operand"
     match = _STEP.fullmatch(line)
     if not match:
         return "unreadable"
-    first, spoken, second, label, _, symbol, *_ = match.groups()
-    a, b, stated, repeated = (int(match[i]) for i in (5, 7, 8, 9))
+    label, first, spoken, second, _, symbol, *_ = match.groups()
+    a, b, result, repeated = (int(match[i]) for i in (5, 7, 8, 9))
     quantity = table.get(label)
     if quantity is None or quantity.kind == "given":
         return "wrong quantity"
@@ -42,7 +49,7 @@ def fault(world: World, line: str) -> str | None:
     counted = (a, b) == expected or (commutes and (b, a) == expected)
     if not (named and counted and spoken == symbol == SYMBOL[quantity.kind]):
         return "wrong operand"
-    if apply_symbol(symbol, a, b) != stated or stated != repeated:
+    if apply_symbol(symbol, a, b) != result or result != repeated:
         return "wrong computation"
     return None
 

@@ -2,6 +2,8 @@
 
 `{A}` is the person whose quantity is stated, `{x}` its thing, `{n}` a number, `{r}` and `{s}` refer to
 other quantities: by the person alone where the thing is the same ("Ben"), else in full ("Ben's plums").
+Sentences are short, and whom they refer to stands next to the verb: what is far apart in a sentence is what
+a small model learns last.
 Questions are `ask_*`.
 """
 
@@ -12,55 +14,55 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "{A} keeps {n} {x}.",
         "{A} holds {n} {x}.",
         "{A} finds {n} {x}.",
-        "{A} starts with {n} {x}.",
+        "{A} counts {n} {x}.",
     ),
     "more": (
-        "{A} has {n} more {x} than {r}.",
-        "{A} owns {n} more {x} than {r}.",
-        "{A} keeps {n} more {x} than {r}.",
-        "{A} holds {n} {x} more than {r}.",
-        "{A} needs {n} {x} added to {r}.",
+        "{A} has {r} plus {n} {x}.",
+        "{A} owns {r} plus {n} {x}.",
+        "{A} keeps {r} and {n} more {x}.",
+        "{A} holds {r} with {n} more {x}.",
+        "{A} needs {r} topped by {n} {x}.",
     ),
     "fewer": (
-        "{A} has {n} fewer {x} than {r}.",
-        "{A} owns {n} fewer {x} than {r}.",
-        "{A} keeps {n} fewer {x} than {r}.",
-        "{A} holds {n} {x} less than {r}.",
-        "{A} lacks {n} {x} to match {r}.",
+        "{A} has {r} minus {n} {x}.",
+        "{A} owns {r} minus {n} {x}.",
+        "{A} keeps {r} without {n} {x}.",
+        "{A} holds {r} less {n} {x}.",
+        "{A} needs {r} lowered by {n} {x}.",
     ),
     "times": (
-        "{A} has {n} times as many {x} as {r}.",
-        "{A} owns {n} times as many {x} as {r}.",
-        "{A} keeps {n} times the {x} of {r}.",
-        "{A} holds {n} {x} for each one of {r}.",
+        "{A} has {r} times {n} in {x}.",
+        "{A} owns {r} times {n} in {x}.",
+        "{A} keeps {r} multiplied by {n} in {x}.",
+        "{A} holds {r} repeated {n} times in {x}.",
     ),
     "half": (
-        "{A} has half as many {x} as {r}.",
-        "{A} owns half as many {x} as {r}.",
-        "{A} keeps half the {x} of {r}.",
-        "{A} holds {x} for every second one of {r}.",
+        "{A} has {r} halved in {x}.",
+        "{A} owns {r} halved in {x}.",
+        "{A} keeps {r} split into halves of {x}.",
+        "{A} holds {r} divided in two {x}.",
     ),
     "sum": (
-        "{A} has as many {x} as {r} and {s} together.",
-        "{A} owns the {x} of {r} plus {s}.",
-        "{A} keeps the {x} of {r} and {s} combined.",
-        "{A} holds {x} for the sum of {r} and {s}.",
+        "{A} has {r} joined to {s} in {x}.",
+        "{A} owns {r} added to {s} in {x}.",
+        "{A} keeps {r} combined with {s} in {x}.",
+        "{A} holds {r} together with {s} in {x}.",
     ),
     "difference": (
-        "{A} has as many {x} as the difference of {r} and {s}.",
-        "{A} owns {x} for the gap between {r} and {s}.",
-        "{A} keeps {x} by which {r} and {s} differ.",
+        "{A} has {r} against {s} in {x}.",
+        "{A} owns {r} compared to {s} in {x}.",
+        "{A} keeps {r} apart from {s} in {x}.",
     ),
     "left": (
-        "{A} gets what is left when {n} {x} break of {r}.",
-        "{A} takes the {x} left after {n} are lost of {r}.",
-        "{A} receives all but {n} {x} of {r}.",
-        "{A} saves the {x} that remain when {n} are sold of {r}.",
+        "{A} gets {r} except {n} {x}.",
+        "{A} takes {r} but {n} {x}.",
+        "{A} saves {r} after losing {n} {x}.",
+        "{A} receives {r} short of {n} {x}.",
     ),
     "cost": (
-        "{A} pays {n} dollars for each of {r}.",
-        "{A} spends {n} dollars on each of {r}.",
-        "{A} asks {n} dollars for each of {r}.",
+        "{A} pays {r} at {n} dollars each.",
+        "{A} spends {r} at {n} dollars each.",
+        "{A} asks {r} for {n} dollars each.",
     ),
     "ask": (
         "How many {x} does {A} have?",

@@ -11,6 +11,7 @@ import random
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, Quantity, World, apply_symbol
 
 _LIMIT = 199
+_OFF = (-10, -2, -1, 1, 2, 10)
 
 
 def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] | None:
@@ -20,15 +21,23 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
     a division with a remainder).
     """
     table = world.by_label()
-    steps = [line.split(":")[0].split() for line in lines[:-1]]  # first, symbol, second, =, label
-    at = rng.randrange(len(steps))
-    values = {q.label: q.value for q in world.quantities}
+    at = rng.randrange(len(lines) - 1)
+    values: dict[str, int] = {}
+    true = {q.label: q.value for q in world.quantities}
     out = []
-    for i, (first, symbol, second, _, label) in enumerate(steps):
+    for i, line in enumerate(lines[:-1]):
+        label, _, *said = line.split(":")[0].split()
+        if len(said) == 1:  # a given
+            values[label] = _misread(label, true, rng) if i == at else true[label]
+            if not 0 < values[label] <= _LIMIT:
+                return None
+            out.append(f"{label} = {values[label]}")
+            continue
+        first, symbol, second = said
         quantity, terms, change = table[label], [first, second], 0
         if i == at:
-            terms, symbol, change = _slip(quantity, terms, values, rng)
-        a, b = (values.get(term, 0) or int(term) for term in terms)
+            terms, symbol, change = _slip(quantity, terms, true, rng)
+        a, b = (int(term) if term.isdigit() else values.get(term, true.get(term, 0)) for term in terms)
         if quantity.kind == "difference" and symbol == "-":
             a, b = max(a, b), min(a, b)
         result = apply_symbol(symbol, a, b)
@@ -36,8 +45,14 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
             return None
         values[label] = result + change
         relation = f" {symbol} ".join(terms)
-        out.append(f"{relation} = {label}: <<{a}{symbol}{b}={result + change}>>{result + change}")
+        out.append(f"{label} = {relation}: <<{a}{symbol}{b}={result + change}>>{result + change}")
     return [*out, f"#### {values[world.target]}"]
+
+
+def _misread(label: str, true: dict[str, int], rng: random.Random) -> int:
+    """Another number for a given: somebody else's, or one that is off."""
+    others = sorted({value for value in true.values() if value != true[label]})
+    return rng.choice(others) if others and rng.random() < 0.7 else true[label] + rng.choice(_OFF)
 
 
 def _slip(
@@ -53,4 +68,4 @@ def _slip(
         return [terms[0], str(rng.choice([n for n in range(2, 10) if n != quantity.constant]))], symbol, 0
     if kind == "symbol":
         return terms, rng.choice([s for s in "+-*/" if s != symbol]), 0
-    return terms, symbol, rng.choice((-10, -2, -1, 1, 2, 10))
+    return terms, symbol, rng.choice(_OFF)
