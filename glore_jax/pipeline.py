@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import os
 import resource
 import sys
@@ -195,9 +196,21 @@ def states(config: ConfigDict, workdir: str | Path, stages: Sequence[Stage]) -> 
 
 def _identity(stage: Stage, config: ConfigDict, inputs: dict[str, str]) -> workfolder.Identity:
     part = _part(stage, config)
-    # A file that is not there is the stage's own error to tell.
-    outside = {str(path): files.sha256(path) for path in stage.outside(ConfigDict(part)) if path.is_file()}
-    return workfolder.identity(stage.name, part | ({"outside": outside} if outside else {}), inputs)
+    outside = [_digest(path) for path in stage.outside(ConfigDict(part))]
+    return workfolder.identity(stage.name, part, inputs, outside)
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a file, read once for as long as it stays the same; None where it is not there."""
+    if not path.is_file():
+        return None  # the stage's own error to tell
+    stat = path.stat()
+    return _digest_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    return files.sha256(path)
 
 
 def _seed(config: Any) -> int:

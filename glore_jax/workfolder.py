@@ -16,7 +16,7 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,24 +100,28 @@ def read_config(workdir: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error}. Delete the folder, or choose another --workdir") from error
 
 
-def identity(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> Identity:
+def identity(
+    stage: str, config: dict[str, Any], inputs: dict[str, str], outside: Sequence[str | None] = ()
+) -> Identity:
     """What a stage's artifacts depend on; they are good as long as it stands.
 
     Args:
       stage: its name.
       config: the part of the configuration that it reads.
       inputs: fingerprint of each input stage's manifest.
+      outside: digests of the files that it reads from elsewhere, None for one that is not there.
     """
-    return {
+    made = {
         "stage": stage,
         "config": configuration.fingerprint(config),
         "inputs": inputs,
         "version": package_version(),
     }
+    return made | ({"outside": list(outside)} if outside else {})
 
 
 def matches(manifest: Manifest, expected: Identity) -> bool:
-    return all(manifest[key] == value for key, value in expected.items())
+    return all(manifest.get(key) == value for key, value in expected.items())
 
 
 def fingerprint(manifest: Manifest) -> str:

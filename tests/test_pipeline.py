@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.util
 import json
@@ -151,14 +152,17 @@ def test_a_stage_runs_again_when_a_file_outside_changes(tmp_path: Path):
         ran.append(source.read_text())
         return {}
 
-    stages = [
-        Stage("read", (), read, "reads", ("power",), outside=lambda config: [source, tmp_path / f"{config.power}"])
-    ]
-    for text, expected in (("a", 1), ("a", 1), ("b", 2)):
+    absent = tmp_path / "not there"
+    stages = [Stage("read", (), read, "reads", ("power",), outside=lambda config: [source, absent])]
+    for text, expected in (("a", 1), ("a", 1), ("bb", 2)):
         source.write_text(text)
         pipeline.run(toy.toy_config(), tmp_path / "run", stages)
         assert len(ran) == expected
-    source.write_text("c")
+    moved = [dataclasses.replace(stages[0], outside=lambda config: [tmp_path / "elsewhere.txt", absent])]
+    (tmp_path / "elsewhere.txt").write_text("bb")
+    pipeline.run(toy.toy_config(), tmp_path / "run", moved)
+    assert len(ran) == 2  # the same bytes in another place are the same
+    source.write_text("ccc")
     assert [s.state for s in pipeline.states(toy.toy_config(), tmp_path / "run", stages)] == ["stale"]
     source.unlink()
     with pytest.raises(FileNotFoundError):  # the stage's own error, not the pipeline's

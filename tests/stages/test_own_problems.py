@@ -34,5 +34,6 @@ def test_own_problems_go_all_the_way(tmp_path: Path):
     assert (workdir / "report" / "index.html").stat().st_size > 10_000
 
     source.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
-    again = smoke_run.glore(*words, "--only=problems")  # other bytes: other problems
-    assert again.returncode == 0 and "load the problems" in again.stdout
+    again = smoke_run.glore(*words, "--only=report")  # made from other problems than the file now has
+    assert again.returncode == 2
+    assert "problems: out of date" in again.stderr
