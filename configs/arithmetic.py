@@ -48,10 +48,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "task": {
                 "name": "arithmetic",
                 "seed": 0,
-                "train": 2400,  # problems
+                "train": 1600,  # problems
                 "dev": 300,
                 "test": 600,
-                "step_weights": (4, 3, 2, 1, 0.5, 0.3, 0.2),  # relative frequency of 2, 3, ... 8 steps
+                "step_weights": (0.5, 1, 1.5, 1.5, 1, 0.5, 0.3),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
                 "path": "",  # folder of a base model; "" is the one shipped with the package
@@ -61,8 +61,8 @@ def get_config(variant: str = "") -> ConfigDict:
                 "slots": 128,  # sequences that decode together
                 "sources": 32,  # prompts that are prefilled together
                 "chunk": 16,  # decoding steps between two looks of the host
-                "buckets": (96, 128, 160, 256, 400),  # prompt lengths that are compiled for
-                "max_new_tokens": 208,
+                "buckets": (80, 112, 160, 224, 320),  # prompt lengths that are compiled for
+                "max_new_tokens": 176,
                 "temperature": 1.0,  # of samples and rollouts (the paper's)
             },
             "sft": {"train": training(epochs=1.0)},
@@ -80,13 +80,13 @@ def get_config(variant: str = "") -> ConfigDict:
                 "propagation": True,
                 "balance": True,
             },
-            "value": {"init": "student", "train": training(steps=250)},
+            "value": {"init": "student", "train": training(steps=220)},
             "refiner": {
                 "init": "base",
                 "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
-                "train": training(steps=220, row_length=480, rows=16),
+                "train": training(steps=140, row_length=480, rows=16),
             },
             "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
         }

@@ -3,7 +3,7 @@
 glore run --config=configs/arithmetic_base.py --workdir=runs/base
 
 machine   2 cores
-wall time 16 minutes
+wall time 12 minutes
 result    runs/base/base_model: model.safetensors (0.7 MB), tokenizer.model, card.json
 """
 
@@ -47,11 +47,11 @@ def get_config(variant: str = "") -> ConfigDict:
             # first attempt
             "pretrain_notes": {
                 "corpus": 0,
-                "documents": 60_000,
+                "documents": 75_000,
                 "step_weights": (1, 0, 0, 0, 0, 0, 0),
                 "revised_share": 0.0,
                 "notes_share": 1.0,
-                "train": {"steps": 400, "rows": 48, "row_length": 160, "learning_rate": 0.02, **train},
+                "train": {"steps": 500, "rows": 48, "row_length": 160, "learning_rate": 0.02, **train},
             },
             "pretrain_short": {
                 "corpus": 1,
@@ -59,23 +59,23 @@ def get_config(variant: str = "") -> ConfigDict:
                 "step_weights": (2, 2, 1, 1, 0, 0, 0),
                 "revised_share": 0.0,
                 "notes_share": 0.3,
-                "train": {"steps": 700, "rows": 40, "row_length": 192, "learning_rate": 0.02, **train},
+                "train": {"steps": 600, "rows": 40, "row_length": 192, "learning_rate": 0.02, **train},
             },
             "pretrain_medium": {
                 "corpus": 2,
-                "documents": 22_000,
+                "documents": 10_000,
                 "step_weights": (1, 1, 2, 3, 3, 3, 3),
                 "revised_share": 0.0,
                 "notes_share": 0.1,
-                "train": {"steps": 600, "rows": 24, "row_length": 320, "learning_rate": 0.02, **train},
+                "train": {"steps": 200, "rows": 24, "row_length": 320, "learning_rate": 0.02, **train},
             },
             "pretrain_long": {
                 "corpus": 3,
-                "documents": 6_000,
+                "documents": 4_800,
                 "step_weights": (1, 1, 2, 3, 3, 3, 3),
                 "revised_share": 0.5,
                 "notes_share": 0.0,
-                "train": {"steps": 220, "rows": 16, "row_length": 480, "learning_rate": 0.01, **train},
+                "train": {"steps": 150, "rows": 16, "row_length": 480, "learning_rate": 0.01, **train},
             },
             "sampling": {
                 "slots": 128,

@@ -170,8 +170,8 @@ def prepare_jax(config: ConfigDict) -> None:
     if config.get("devices"):
         jax.config.update("jax_num_cpu_devices", config.devices)
         if config.devices >= (os.cpu_count() or 1):
-            # With a device on every core, threads within an operation only contend: a training step took 378 ms
-            # with them and 322 ms without, sampling the same. XLA reads this when the first device is asked for.
+            # With a device on every core, threads within an operation only contend (benchmarks/cpu_threads.py).
+            # XLA reads this when the first device is asked for.
             os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen=false {os.environ.get('XLA_FLAGS', '')}".strip()
 
 

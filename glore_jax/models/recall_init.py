@@ -1,6 +1,6 @@
 """A start for small decoders with the heads that looking things up takes.
 
-To read "Ben has 3 more nuts than Ann" and later find what belongs to Ben, a transformer needs two heads
+To read "Ben has Ann plus 3 nuts" and later find what belongs to Ben, a transformer needs two heads
 in a row: one that looks at a neighbour's token, and one that looks for the token it has itself. From a
 random start neither helps without the other, and a small model can stay on a plateau for millions of tokens.
 Here both are there at the start, and training bends them to its needs: a mimetic initialisation

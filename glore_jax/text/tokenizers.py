@@ -15,9 +15,10 @@ NUM_VALUE_MARKS = 10
 VALUE_MARKS = tuple(f"[V{i}]" for i in range(NUM_VALUE_MARKS))
 # One token each, always: a step end that merged with its neighbour could not carry a label.
 MARKS = (STEP_END, BAD, DRAFT, REWRITE, *VALUE_MARKS)
-# Pieces that keep worked solutions short without hiding names or digits in longer pieces.
+# Pieces that keep worked solutions short without hiding names or digits in longer pieces. A space and the digit
+# after it are one piece: a space of its own puts a number one token further from whom it belongs to.
 # (SentencePiece writes a space as \u2581.)
-_ARITHMETIC_PIECES = ("'s", ":\u2581<<", "<<", ">>", "\u2581####\u2581", "####")
+_ARITHMETIC_PIECES = ("'s", ":\u2581<<", "<<", ">>", "\u2581####\u2581", "####", *(f"\u2581{i}" for i in range(10)))
 
 
 class Tokenizer:

@@ -87,7 +87,7 @@ def test_a_slip_on_a_givens_line_is_found_there_and_carried_on():
     gold = ["Ann = 7", "Ben = Ann + 3: <<7+3=10>>10", "#### 10"]
     slipped = {tuple(lines) for seed in range(200) if (lines := slip_lines(world, gold, random.Random(seed)))}
     misread = {lines for lines in slipped if lines[0] != gold[0]}
-    read = (5, 6, 8, 9, 10, 17)  # off by 1, 2 or 10, or Ben's number; 10 less is no number of things
+    read = (3, 5, 6, 8, 9)  # the other number of the question, or off by 1 or 2
     assert misread == {(f"Ann = {n}", f"Ben = Ann + 3: <<{n}+3={n + 3}>>{n + 3}", f"#### {n + 3}") for n in read}
     assert {first_false_step(world.to_json(), lines) for lines in misread} == {0}
     assert {first_false_step(world.to_json(), lines) for lines in slipped - misread} == {1}
@@ -116,7 +116,7 @@ def test_slips_are_of_every_kind_and_at_every_place():
     assert max(places) > 8  # after eight computations and their givens
 
 
-def test_a_misread_given_mostly_has_the_number_of_somebody_else():
+def test_a_misread_given_mostly_is_another_number_of_the_question():
     theirs, misread = 0, 0
     for i in range(100):
         world = World.from_json(problem(i).facts)
@@ -127,7 +127,7 @@ def test_a_misread_given_mostly_has_the_number_of_somebody_else():
             given = GIVEN.fullmatch(lines[first_false_step(problem(i).facts, lines)])
             if given is not None:
                 misread += 1
-                theirs += int(given[2]) in {q.value for q in world.quantities if q.label != given[1]}
+                theirs += int(given[2]) in {q.constant for q in world.quantities if q.label != given[1]}
     assert misread > 100
     assert 0.6 < theirs / misread < 1  # the others are off by a little
 

@@ -48,11 +48,10 @@ def make_document(
 def _notes(world: World, rng: random.Random) -> Document:
     """Some of the statements, each as a relation such as `Ben = Ann + 3`, in another order.
 
-    Short notes matter: to find what belongs to a name is learnt many times sooner among two or three
-    statements than among eight.
+    Mostly a few of them: what belongs to a name is easier to find among two or three than among eight.
     """
     stated = [q for q in world.quantities if q.kind != "total"]
     stated = rng.sample(stated, rng.randint(2, len(stated)))
-    story = " ".join(statements(world, stated, rng))
+    story = " ".join(statements(stated, rng))
     rng.shuffle(stated)
     return Document(story, (), tuple(step_text(q, world.by_label()).split(":")[0] for q in stated))

@@ -1,9 +1,9 @@
 """Sentence patterns: how a quantity is stated and asked for.
 
-`{A}` is the person whose quantity is stated, `{x}` its thing, `{n}` a number, `{r}` and `{s}` refer to
-other quantities: by the person alone where the thing is the same ("Ben"), else in full ("Ben's plums").
-Sentences are short, and whom they refer to stands next to the verb: what is far apart in a sentence is what
-a small model learns last.
+`{A}` is the person whose quantity is stated, `{x}` its thing, `{n}` a number, `{r}` and `{s}` are the persons
+whose quantities it refers to; nobody has more than one.
+Sentences are short and of one build, person, verb, person, one word, number or person: a small model finds what
+stands at a fixed distance from a name much sooner than what does not.
 Questions are `ask_*`.
 """
 
@@ -21,19 +21,19 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "{A} owns {r} plus {n} {x}.",
         "{A} keeps {r} and {n} more {x}.",
         "{A} holds {r} with {n} more {x}.",
-        "{A} needs {r} topped by {n} {x}.",
+        "{A} needs {r} plus {n} extra {x}.",
     ),
     "fewer": (
         "{A} has {r} minus {n} {x}.",
         "{A} owns {r} minus {n} {x}.",
         "{A} keeps {r} without {n} {x}.",
         "{A} holds {r} less {n} {x}.",
-        "{A} needs {r} lowered by {n} {x}.",
+        "{A} needs {r} lacking {n} {x}.",
     ),
     "times": (
         "{A} has {r} times {n} in {x}.",
         "{A} owns {r} times {n} in {x}.",
-        "{A} keeps {r} multiplied by {n} in {x}.",
+        "{A} keeps {r} multiplied {n} times in {x}.",
         "{A} holds {r} repeated {n} times in {x}.",
     ),
     "half": (
@@ -43,26 +43,27 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "{A} holds {r} divided in two {x}.",
     ),
     "sum": (
-        "{A} has {r} joined to {s} in {x}.",
-        "{A} owns {r} added to {s} in {x}.",
-        "{A} keeps {r} combined with {s} in {x}.",
-        "{A} holds {r} together with {s} in {x}.",
+        "{A} has {r} joining {s} in {x}.",
+        "{A} owns {r} beside {s} in {x}.",
+        "{A} keeps {r} and {s} in {x}.",
+        "{A} holds {r} with {s} in {x}.",
     ),
     "difference": (
         "{A} has {r} against {s} in {x}.",
-        "{A} owns {r} compared to {s} in {x}.",
-        "{A} keeps {r} apart from {s} in {x}.",
+        "{A} owns {r} versus {s} in {x}.",
+        "{A} keeps {r} opposite {s} in {x}.",
     ),
     "left": (
         "{A} gets {r} except {n} {x}.",
         "{A} takes {r} but {n} {x}.",
-        "{A} saves {r} after losing {n} {x}.",
-        "{A} receives {r} short of {n} {x}.",
+        "{A} saves {r} losing {n} {x}.",
+        "{A} receives {r} missing {n} {x}.",
     ),
     "cost": (
         "{A} pays {r} at {n} dollars each.",
         "{A} spends {r} at {n} dollars each.",
         "{A} asks {r} for {n} dollars each.",
+        "{A} charges {r} for {n} dollars each.",
     ),
     "ask": (
         "How many {x} does {A} have?",

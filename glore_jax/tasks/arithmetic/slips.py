@@ -28,7 +28,7 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
     for i, line in enumerate(lines[:-1]):
         label, _, *said = line.split(":")[0].split()
         if len(said) == 1:  # a given
-            values[label] = _misread(label, true, rng) if i == at else true[label]
+            values[label] = _misread(true[label], world, rng) if i == at else true[label]
             if not 0 < values[label] <= _LIMIT:
                 return None
             out.append(f"{label} = {values[label]}")
@@ -36,8 +36,8 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
         first, symbol, second = said
         quantity, terms, change = table[label], [first, second], 0
         if i == at:
-            terms, symbol, change = _slip(quantity, terms, true, rng)
-        a, b = (int(term) if term.isdigit() else values.get(term, true.get(term, 0)) for term in terms)
+            terms, symbol, change = _slip(quantity, terms, world, rng)
+        a, b = (int(term) if term.isdigit() else values.get(term, true[term]) for term in terms)
         if quantity.kind == "difference" and symbol == "-":
             a, b = max(a, b), min(a, b)
         result = apply_symbol(symbol, a, b)
@@ -49,23 +49,21 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
     return [*out, f"#### {values[world.target]}"]
 
 
-def _misread(label: str, true: dict[str, int], rng: random.Random) -> int:
-    """Another number for a given: somebody else's, or one that is off."""
-    others = sorted({value for value in true.values() if value != true[label]})
-    return rng.choice(others) if others and rng.random() < 0.7 else true[label] + rng.choice(_OFF)
+def _misread(number: int, world: World, rng: random.Random) -> int:
+    """Another number for one that the question states: mostly one that stands elsewhere in it, or one that is off."""
+    others = sorted({q.constant for q in world.quantities if q.constant not in (None, number)})
+    return rng.choice(others) if others and rng.random() < 0.7 else number + rng.choice((-2, -1, 1, 2))
 
 
-def _slip(
-    quantity: Quantity, terms: list[str], values: dict[str, int], rng: random.Random
-) -> tuple[list[str], str, int]:
-    """A false relation: another source, another constant, another operation, or (last entry) a result that is off."""
+def _slip(quantity: Quantity, terms: list[str], world: World, rng: random.Random) -> tuple[list[str], str, int]:
+    """A false relation: another source, another number, another operation, or (last entry) a result that is off."""
     kind = rng.choice(("source", "source", "constant", "symbol", "result", "result"))
     symbol = SYMBOL[quantity.kind]
-    others = [name for name in values if name not in (*quantity.operands, quantity.label)]
+    others = [q.label for q in world.quantities if q.label not in (*quantity.operands, quantity.label)]
     if kind == "source" and others:
         return [rng.choice(others), terms[1]], symbol, 0
     if kind == "constant" and quantity.constant is not None:
-        return [terms[0], str(rng.choice([n for n in range(2, 10) if n != quantity.constant]))], symbol, 0
+        return [terms[0], str(_misread(quantity.constant, world, rng))], symbol, 0
     if kind == "symbol":
         return terms, rng.choice([s for s in "+-*/" if s != symbol]), 0
     return terms, symbol, rng.choice(_OFF)
