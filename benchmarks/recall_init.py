@@ -4,7 +4,7 @@ python benchmarks/recall_init.py
 
 Trains on notes (statements of a story, each written down as a relation) with the numbers of `pretrain_notes` in
 configs/arithmetic_base.py, twice. Prints JSON: the loss [nats a token] at each quarter of the steps from either
-start, and how many times larger a random start's last loss is. About five minutes on two cores.
+start, and how many times larger a random start's last loss is. About seven minutes on two cores.
 """
 
 from __future__ import annotations
