@@ -16,7 +16,9 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+CONFIG = Path(__file__).parents[1] / "configs" / "arithmetic_base.py"
 ROUNDS, STEPS = 3, 16
 
 
@@ -33,7 +35,7 @@ def milliseconds_a_step() -> float:
     from glore_jax.training import loop, losses
     from glore_jax.training.batches import language_example
 
-    config = configuration.load("configs/arithmetic_base.py")
+    config = configuration.load(str(CONFIG))
     model = Decoder(DecoderConfig(config.vocabulary, **config.model.to_dict(), dtype=config.train_dtype))
     settings = ConfigDict({**config.pretrain_medium.train, "steps": STEPS})
     example = language_example([5], [6] * settings.row_length)

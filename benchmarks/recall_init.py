@@ -12,12 +12,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from glore_jax import cli, configuration
 from glore_jax.method import base_model
+from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.training import loop, losses
 
@@ -35,8 +34,7 @@ def main() -> None:
     )
     examples = [base_model.example(tokenizer, d, config.model.prefix_lm) for d in notes]
     model = Decoder(DecoderConfig(tokenizer.vocab_size, **config.model.to_dict(), dtype=config.train_dtype))
-    tokens, key = jnp.zeros((1, 8), jnp.int32), jax.random.key(config.seed)
-    random = nn.meta.unbox(model.init(key, tokens, tokens, jnp.ones((1, 8, 8), bool))["params"])
+    random = decoder.init(model, jax.random.key(config.seed))
     found = {}
     for name, params in (("random_start", random), ("recall_start", base_model.init(model, config.seed))):
         trained = loop.train(model, {"decoder": params}, losses.language, examples, phase.train, config.seed)

@@ -6,12 +6,11 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.sampling.engine import Engine
 
@@ -27,8 +26,7 @@ def decoder_config(**changes: Any) -> DecoderConfig:
 def random_decoder(vocab_size: int = VOCAB, seed: int = 0) -> tuple[Decoder, Any]:
     """A decoder and random weights, large enough that its choices differ from context to context."""
     model = Decoder(decoder_config(vocab_size=vocab_size))
-    tokens = jnp.zeros((1, 8), jnp.int32)
-    params = nn.meta.unbox(model.init(jax.random.key(seed), tokens, tokens, jnp.ones((1, 8, 8), bool))["params"])
+    params = decoder.init(model, jax.random.key(seed))
     return model, jax.tree.map(lambda x: np.asarray(3.0 * x if x.ndim > 1 else x), params)
 
 

@@ -6,11 +6,9 @@ import multiprocessing
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from glore_jax.models import recall_init
+from glore_jax.models import decoder, recall_init
 from glore_jax.models.decoder import Decoder
 from glore_jax.tasks.arithmetic.corpus import Document, make_document
 from glore_jax.text import formats, tokenizers
@@ -55,7 +53,6 @@ def example(tokenizer: Tokenizer, document: Document, prefix_lm: bool) -> Exampl
 
 
 def init(model: Decoder, seed: int) -> Any:
-    """Fresh parameters, without their axis names, with heads that recall (see `models.recall_init`)."""
-    tokens, key = jnp.zeros((1, 8), jnp.int32), jax.random.key(seed)
-    boxed = model.init(key, tokens, tokens, jnp.ones((1, 8, 8), bool))["params"]
-    return recall_init.apply(nn.meta.unbox(boxed), model.config, key)
+    """Fresh parameters with heads that recall (see `models.recall_init`)."""
+    key = jax.random.key(seed)
+    return recall_init.apply(decoder.init(model, key), model.config, key)

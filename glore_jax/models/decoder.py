@@ -168,6 +168,12 @@ class Decoder(nn.Module):
         return self.final_norm(x), (None if cache is None else new_cache)
 
 
+def init(model: Decoder, key: jax.Array) -> Any:
+    """Random parameters as plain arrays, without their axis names."""
+    tokens = jnp.zeros((1, 8), jnp.int32)
+    return nn.meta.unbox(model.init(key, tokens, tokens, jnp.ones((1, 8, 8), bool))["params"])
+
+
 def logits(params: Any, hidden: jax.Array) -> jax.Array:
     """Next-token logits [..., V] in float32 of hidden states [..., D]."""
     return (hidden @ params["unembedding"].astype(hidden.dtype).T).astype(jnp.float32)
