@@ -2,7 +2,7 @@
 
 python benchmarks/recall_init.py
 
-Trains on notes (statements of a story, each written down as a relation) with the numbers of `pretrain_notes` in
+Trains on notes (the number of everybody in a story worked out) with the numbers of `pretrain_notes` in
 configs/arithmetic_base.py, twice. Prints JSON: the loss [nats a token] at each quarter of the steps from either
 start, and how many times larger a random start's last loss is. About seven minutes on two cores.
 """

@@ -13,8 +13,8 @@ from glore_jax.records import Solution, fingerprint
 
 
 def test_a_solution_has_one_line_a_step():
-    written = solution(["Ben = Ann + 3: <<7+3=10>>10", "#### 10"])
-    assert written.steps == ["Ben = Ann + 3: <<7+3=10>>10", "#### 10"]
+    written = solution(["Ben = Ann + 3: <<7+3=10>> Ben 10", "#### 10"])
+    assert written.steps == ["Ben = Ann + 3: <<7+3=10>> Ben 10", "#### 10"]
     assert written.num_steps == 2 == len(written.step_ends)
     assert written.tokens[written.step_ends[-1] :] == (2,)  # only the end token belongs to no step
 

@@ -21,7 +21,7 @@ _OPERATION = re.compile(r"<<([^<>=]*)=|(-?\d[\d.]*(?:\s*[+\-*/x×]\s*-?\d[\d.]*)
 def operations(text: str) -> tuple[str, ...]:
     """The sequence of arithmetic operations of a solution; two solutions with the same one are the same.
 
-    >>> operations("Ben = Ann + 3: <<7+3=10>>10\\nb: 10 * 2 = 20\\n#### 20")
+    >>> operations("Ben = Ann + 3: <<7+3=10>> Ben 10\\nb: 10 * 2 = 20\\n#### 20")
     ('7+3', '10*2')
     """
     return tuple("".join((a or b).split()) for a, b in _OPERATION.findall(text))

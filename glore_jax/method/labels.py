@@ -22,7 +22,7 @@ READINGS = ("each", "strict", "off")
 def intermediate_result(step: str) -> str | None:
     """R_i, the result that a step computes: of its `<<...=R>>` annotation, else its last number.
 
-    >>> steps = "Ben = Ann + 3: <<7+3=10>>10", "so 4 of 12", "hm"
+    >>> steps = "Ben = Ann + 3: <<7+3=10>> Ben 10", "so 4 of 12", "hm"
     >>> [intermediate_result(step) for step in steps]
     ['10', '12', None]
     """

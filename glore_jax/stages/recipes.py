@@ -111,7 +111,7 @@ BASE: tuple[Stage, ...] = (
     *(
         Stage(name, inputs, making_base.pretrain, title, (name, "model", "train_dtype"))
         for name, inputs, title in (
-            ("pretrain_notes", ("tokenizer",), "train on notes of short stories"),
+            ("pretrain_notes", ("tokenizer",), "train on notes of statements"),
             ("pretrain_short", ("tokenizer", "pretrain_notes"), "train on short solutions"),
             ("pretrain_medium", ("tokenizer", "pretrain_short"), "train on solutions of all lengths"),
             ("pretrain_long", ("tokenizer", "pretrain_medium"), "train on solutions and rewritten solutions"),

@@ -21,8 +21,8 @@ from glore_jax.text.tokenizers import NUM_VALUE_MARKS, Tokenizer
 def split_steps(solution: str) -> list[str]:
     """The steps of a solution text: its lines that are not blank, the answer line included.
 
-    >>> split_steps("Ben = Ann + 3: <<7+3=10>>10\\n\\n#### 10\\n")
-    ['Ben = Ann + 3: <<7+3=10>>10', '#### 10']
+    >>> split_steps("Ben = Ann + 3: <<7+3=10>> Ben 10\\n\\n#### 10\\n")
+    ['Ben = Ann + 3: <<7+3=10>> Ben 10', '#### 10']
     """
     return [line.strip() for line in solution.splitlines() if line.strip()]
 

@@ -14,8 +14,8 @@ from glore_jax.records import Case, Problem
     ("solution", "steps"),
     [
         # The embedded task annotates what it computes; a given's line computes nothing.
-        ("Ann = 7\nBen = Ann + 3: <<7+3=10>>10\n#### 10", 1),
-        ("Ann = 7\nBen = Ann + 3: <<7+3=10>>10\nCara = 4\nDan = Ben * Cara: <<10*4=40>>40\n#### 40", 2),
+        ("Ann 7\nBen = Ann + 3: <<7+3=10>>10\n#### 10", 1),
+        ("Ann 7\nBen = Ann + 3: <<7+3=10>>10\nCara = 4\nDan = Ben * Cara: <<10*4=40>>40\n#### 40", 2),
         # GSM8K annotates too, within sentences.
         ("She sold 48/2 = <<48/2=24>>24 clips.\nThat is 48+24 = <<48+24=72>>72 in all.\n#### 72", 2),
         # Where nothing is annotated each line is a step, blank ones and the answer not.

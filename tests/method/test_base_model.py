@@ -13,8 +13,8 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.tasks.arithmetic.corpus import Document, make_document
 from glore_jax.text import formats
 
-LINES = ("Ben = Ann + 3: <<7+3=10>>10", "#### 10")
-SLIPPED = ("Ben = Ann + 3: <<7+3=11>>11", "#### 11")
+LINES = ("Ben = Ann + 3: <<7+3=10>> Ben 10", "#### 10")
+SLIPPED = ("Ben = Ann + 3: <<7+3=11>> Ben 11", "#### 11")
 
 
 def test_two_processes_make_the_documents_in_order():
@@ -57,7 +57,7 @@ def test_a_revised_document_is_learnt_after_its_first_attempt_without_a_critique
 
 def test_notes_are_learnt_after_their_story():
     t = tokenizer()
-    story, notes = "Ben has 3 more nuts than Ann. Ann has 7 nuts.", ("Ann = 7", "Ben = Ann + 3")
+    story, notes = "Ben has 3 more nuts than Ann. Ann has 7 nuts.", ("Ann 7", "Ben = Ann + 3")
     example = base_model.example(t, Document(story, (), notes), prefix_lm=True)
     prompt, (target, ends) = formats.encode_prompt(t, story), formats.encode_solution(t, notes)
     assert example.tokens.tolist() == [*prompt, *target][:-1]

@@ -15,7 +15,7 @@ from glore_jax.records import Problem, Solution
 from glore_jax.tasks.arithmetic import make_problem
 from glore_jax.text import formats
 
-A, B = "Ben = Ann + 3: <<7+3=10>>10", "Cara = Ben * 2: <<10*2=20>>20"
+A, B = "Ben = Ann + 3: <<7+3=10>> Ben 10", "Cara = Ben * 2: <<10*2=20>> Cara 20"
 PROBLEMS = [Problem("p", "How many nuts?", "20"), Problem("q", "And how many eggs?", "20", f"{A}\n{B}\n#### 20")]
 
 
@@ -24,11 +24,11 @@ PROBLEMS = [Problem("p", "How many nuts?", "20"), Problem("q", "And how many egg
     [
         (f"{A}\n{B}\n#### 20", ("7+3", "10*2")),
         (A, ("7+3",)),  # the constant of the relation is no operation of its own
-        (f"Ann = 7\n{A}\n{B}\n#### 20", ("7+3", "10*2")),  # and stating a given is none
-        ("Ann = 7", ()),
-        ("Ben = 3 + Ann: <<3+7=10>>10", ("3+7",)),
-        ("Total = Ann + Ben: <<7+10=17>>17", ("7+10",)),
-        ("Eva = Sam - 3: <<34-3=31>>31\nIda = Eva - Ann: <<31-7=24>>24", ("34-3", "31-7")),
+        (f"Ann 7\n{A}\n{B}\n#### 20", ("7+3", "10*2")),  # and stating a given is none
+        ("Ann 7", ()),
+        ("Ben = 3 + Ann: <<3+7=10>> Ben 10", ("3+7",)),
+        ("Total = Ann + Ben: <<7+10=17>> Total 17", ("7+10",)),
+        ("Eva = Sam - 3: <<34-3=31>> Eva 31\nIda = Eva - Ann: <<31-7=24>>24", ("34-3", "31-7")),
         ("He has 7 + 3 = 10 nuts.\nThen 10 x 2 = 20.", ("7+3", "10x2")),
         ("48/2 = <<48/2=24>>24 clips in May", ("48/2",)),  # the annotation repeats it, it is one operation
         ("$48/2=$<<48/2=24>>24 in May", ("48/2",)),

@@ -37,10 +37,10 @@ TREE = [*FROM_1, AFRESH_2, RIGHT_2, WRONG_2, AFRESH_3, WRONG_3]
     ("step", "result"),
     [
         (A, "5"),
-        ("Ben = Ann + 3: <<7+3=10>>10", "10"),
-        ("Total = Ann + Ben: <<7+10=17>>17", "17"),
-        ("Ann = 7", "7"),  # a given's line
-        ("Eva = Sam - 3: <<34-3=31>>30", "31"),  # of the equation, where the repeated one differs
+        ("Ben = Ann + 3: <<7+3=10>> Ben 10", "10"),
+        ("Total = Ann + Ben: <<7+10=17>> Total 17", "17"),
+        ("Ann 7", "7"),  # a given's line
+        ("Eva = Sam - 3: <<34-3=31>> Eva 30", "31"),  # of the equation, where the repeated one differs
         ("so b: 5*2 = <<5*2=10>>10 dollars, not 12", "10"),
         ("<<1+1=2>>2 and <<2*2=4>>4", "4"),
         ("<<7/2=3.5>>3.5", "3.5"),

@@ -13,8 +13,8 @@ import pytest
 from handmade import solution, tokenizer
 from tiny import decoder_config
 
-from glore_jax.method import base_model, reward_models
-from glore_jax.models import value_head
+from glore_jax.method import reward_models
+from glore_jax.models import decoder, value_head
 from glore_jax.models.decoder import Decoder
 from glore_jax.records import Problem, Solution, StepLabels
 from glore_jax.text import formats
@@ -66,9 +66,10 @@ def test_examples_hold_a_target_at_the_last_token_of_each_labelled_step(prefix_l
 @functools.cache
 def model(prefix_lm: bool) -> tuple[Decoder, Any]:
     config = decoder_config(vocab_size=tokenizer().vocab_size, prefix_lm=prefix_lm)
-    decoder = Decoder(config)
-    params = {"decoder": base_model.init(decoder, 0), "value_head": value_head.init(jax.random.key(1), config.d_model)}
-    return decoder, jax.tree.map(lambda x: 3.0 * x if x.ndim else x, params)  # so that values differ clearly
+    model = Decoder(config)
+    head = value_head.init(jax.random.key(1), config.d_model)
+    params = {"decoder": decoder.init(model, jax.random.key(0)), "value_head": head}
+    return model, jax.tree.map(lambda x: 3.0 * x if x.ndim else x, params)  # so that values differ clearly
 
 
 @functools.cache
@@ -91,7 +92,7 @@ def scored(prefix_lm: bool) -> list[tuple[float, ...]]:
 @pytest.mark.parametrize("prefix_lm", [False, True])
 @pytest.mark.parametrize("n", [0, 69])
 def test_scores_are_those_of_a_plain_forward_pass(n: int, prefix_lm: bool):
-    decoder, params = model(prefix_lm)
+    lm, params = model(prefix_lm)
     problems, found = written()
     prompt = formats.encode_prompt(tokenizer(), problems[found[n].problem_id].question)
     tokens = jnp.asarray([[*prompt, *found[n].tokens]])
@@ -100,7 +101,7 @@ def test_scores_are_those_of_a_plain_forward_pass(n: int, prefix_lm: bool):
     if prefix_lm:  # the question but its line end is read in both directions
         seen[: len(prompt) - 1, : len(prompt) - 1] = True
     positions = jnp.arange(length, dtype=jnp.int32)[None]
-    hidden, _ = jax.jit(decoder.apply)({"params": params["decoder"]}, tokens, positions, jnp.asarray(seen)[None])
+    hidden, _ = jax.jit(lm.apply)({"params": params["decoder"]}, tokens, positions, jnp.asarray(seen)[None])
     logits = np.asarray(hidden)[0] @ np.asarray(params["value_head"]["kernel"])
     values = 1 / (1 + np.exp(-logits - np.asarray(params["value_head"]["bias"])))
     expected = [values[len(prompt) + end - 1] for end in found[n].step_ends]

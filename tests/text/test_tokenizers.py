@@ -63,10 +63,11 @@ def test_problems_come_back_as_they_were(index: int):
 
 
 def test_a_step_is_cut_into_names_digits_and_whole_signs():
-    ids = TOKENIZER.encode("Ben = Ann + 3: <<17+3=20>>20")
+    ids = TOKENIZER.encode("Ben = Ann + 3: <<17+3=20>> Ben 20")
     pieces = [TOKENIZER.processor.id_to_piece(i) for i in ids]
     at = pieces.index(":\u2581<<")  # from the relation to the numbers in one token
-    assert pieces[at:] == [":\u2581<<", "1", "7", "+", "3", "=", "2", "0", ">>", "2", "0"]
+    assert pieces[at : at + 9] == [":\u2581<<", "1", "7", "+", "3", "=", "2", "0", ">>"]
+    assert pieces[-2:] == ["\u25812", "0"]  # a space and the digit after it are one piece
     assert "<<" not in pieces
 
 

@@ -6,6 +6,7 @@ the target is computed from, whoever has it) falls into, and a draw that falls e
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from collections.abc import Sequence
@@ -30,10 +31,20 @@ _UNARY = ("more", "fewer", "times", "half", "left", "cost")
 # Two neighbours of one group would commute (3 more, then 6 fewer), and a solution that swaps them would be right.
 _ADDITIVE = ("more", "fewer", "left", "sum", "difference", "total")
 _MULTIPLICATIVE = ("times", "half", "cost")
-# Numbers that a question states have one digit: the second digit of another is one more thing to look up, and the one
-# that a small model gets wrong.
-_GIVEN = (2, 9)
-_CONSTANTS = {"more": (2, 9), "fewer": (2, 9), "times": (2, 4), "half": (2, 2), "left": (2, 9), "cost": (2, 5)}
+# The numbers that a statement can hold. They have one digit: the second digit of another is one more thing to look up,
+# and the one that a small model gets wrong.
+CONSTANTS = {
+    "given": (2, 9), "more": (2, 9), "fewer": (2, 9), "times": (2, 9), "half": (2, 2), "left": (2, 9), "cost": (2, 9),
+}  # fmt: skip
+
+
+def compute(quantity: Quantity, table: dict[str, Quantity]) -> Quantity | None:
+    """`quantity` with its value, of a difference with the larger operand first; None where that is out of range."""
+    if quantity.kind == "difference":
+        larger_first = sorted(quantity.operands, key=lambda label: -table[label].value)
+        quantity = dataclasses.replace(quantity, operands=tuple(larger_first))
+    value = apply_symbol(SYMBOL[quantity.kind], *numbers_of(quantity, table))
+    return dataclasses.replace(quantity, value=value) if value is not None and 1 <= value <= MAX_VALUE else None
 
 
 class _Draft:
@@ -64,7 +75,7 @@ class _Draft:
         person = self.person()
         if person is None:
             return None
-        thing, value = self.rng.choice(self.things), self.rng.randint(*_GIVEN)
+        thing, value = self.rng.choice(self.things), self.rng.randint(*CONSTANTS["given"])
         self.quantities.append(Quantity(person, thing, "given", (), value, value))
         return person
 
@@ -78,12 +89,11 @@ class _Draft:
                 return None
             things = {"cost": "dollars", "left": table[operands[0]].thing}
             label, thing = person, things.get(kind) or self.rng.choice(self.things)
-        constant = self.rng.randint(*_CONSTANTS[kind]) if kind in _CONSTANTS else None
-        quantity = Quantity(label, thing, kind, tuple(operands), constant, 0)
-        value = apply_symbol(SYMBOL[kind], *numbers_of(quantity, table))
-        if value is None or not 1 <= value <= MAX_VALUE:
+        constant = self.rng.randint(*CONSTANTS[kind]) if kind in CONSTANTS else None
+        quantity = compute(Quantity(label, thing, kind, tuple(operands), constant, 0), table)
+        if quantity is None:
             return None
-        self.quantities.append(Quantity(label, thing, kind, tuple(operands), constant, value))
+        self.quantities.append(quantity)
         return label
 
 
@@ -100,7 +110,7 @@ def _take_step(draft: _Draft, remaining: int) -> bool:
         operands = rng.sample(ends, 2)
     else:
         operands = [rng.choice(ends)]
-        if rng.random() < 0.15:
+        if rng.random() < 0.2:
             others = [q.label for q in draft.quantities if q.label not in operands]
             operands.append(rng.choice(others))
     if not operands:
@@ -181,20 +191,20 @@ def question_text(world: World, rng: random.Random) -> str:
 
 
 def step_text(quantity: Quantity, table: dict[str, Quantity]) -> str:
-    """The gold line of a quantity: a given as it is stated, a computed one in names, then in numbers.
+    """The gold line: of a given its value; of a computed quantity the relation, in names and in numbers, and its value.
 
     >>> a = Quantity("Ann", "nuts", "given", (), 7, 7)
     >>> b = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
     >>> step_text(a, {}), step_text(b, {a.label: a, b.label: b})
-    ('Ann = 7', 'Ben = Ann + 3: <<7+3=10>>10')
+    ('Ann 7', 'Ben = Ann + 3: <<7+3=10>> Ben 10')
     """
     if quantity.kind == "given":
-        return f"{quantity.label} = {quantity.value}"
+        return f"{quantity.label} {quantity.value}"
     a, b = numbers_of(quantity, table)
     symbol = SYMBOL[quantity.kind]
     terms = [*quantity.operands, *([] if quantity.constant is None else [str(quantity.constant)])]
     relation = f" {symbol} ".join(terms)
-    return f"{quantity.label} = {relation}: <<{a}{symbol}{b}={quantity.value}>>{quantity.value}"
+    return f"{quantity.label} = {relation}: <<{a}{symbol}{b}={quantity.value}>> {quantity.label} {quantity.value}"
 
 
 def solution_lines(world: World, rng: random.Random) -> list[str]:

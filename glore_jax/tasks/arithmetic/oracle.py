@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol, numbers_of
 
-_STEP = re.compile(r"(\w+) = (\w+) ([+\-*/]) (\w+): <<(\d+)([+\-*/])(\d+)=(\d+)>>(\d+)")
-_STATED = re.compile(r"(\w+) = (\d+)")
+_STEP = re.compile(r"(\w+) = (\w+) ([+\-*/]) (\w+): <<(\d+)([+\-*/])(\d+)=(\d+)>> (\w+) (\d+)")
+_STATED = re.compile(r"(\w+) (\d+)")
 _ANSWER = re.compile(r"#### (\d+)")
 
 
@@ -20,9 +20,9 @@ def fault(world: World, line: str) -> str | None:
     """What is wrong with one step, or None.
 
     Returns:
-      `unreadable`, `wrong quantity` (a label the problem does not define, or one that is given and not
-      computed), `wrong operand` (a source, number or operation other than the statement's), `wrong computation`,
-      `wrong answer` (of the closing line), or None for a true step.
+      `unreadable`, `wrong quantity` (a label the problem does not define, one that is given and not
+      computed, or two labels), `wrong operand` (a source, number or operation other than the statement's),
+      `wrong computation`, `wrong answer` (of the closing line), or None for a true step.
     """
     table = world.by_label()
     answer = _ANSWER.fullmatch(line)
@@ -37,10 +37,10 @@ def fault(world: World, line: str) -> str | None:
     match = _STEP.fullmatch(line)
     if not match:
         return "unreadable"
-    label, first, spoken, second, _, symbol, *_ = match.groups()
-    a, b, result, repeated = (int(match[i]) for i in (5, 7, 8, 9))
+    label, first, spoken, second, _, symbol, _, _, again, _ = match.groups()
+    a, b, result, repeated = (int(match[i]) for i in (5, 7, 8, 10))
     quantity = table.get(label)
-    if quantity is None or quantity.kind == "given":
+    if quantity is None or quantity.kind == "given" or again != label:
         return "wrong quantity"
     relation = [*quantity.operands, *([] if quantity.constant is None else [str(quantity.constant)])]
     commutes = SYMBOL[quantity.kind] in "+*"

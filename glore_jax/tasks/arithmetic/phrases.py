@@ -2,8 +2,9 @@
 
 `{A}` is the person whose quantity is stated, `{x}` its thing, `{n}` a number, `{r}` and `{s}` are the persons
 whose quantities it refers to; nobody has more than one.
-Sentences are short and of one build, person, verb, person, one word, number or person: a small model finds what
-stands at a fixed distance from a name much sooner than what does not.
+Sentences are short and of one build: a person, a verb, then a number; or a person, a verb, another person, two
+words, then a number or a third person. What belongs to a name stands at distances that nothing else has (2 from
+its owner, 1 and 3 from the person referred to): a small model finds it much sooner than in free order.
 Questions are `ask_*`.
 """
 
@@ -17,24 +18,24 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "{A} counts {n} {x}.",
     ),
     "more": (
-        "{A} has {r} plus {n} {x}.",
-        "{A} owns {r} plus {n} {x}.",
-        "{A} keeps {r} and {n} more {x}.",
-        "{A} holds {r} with {n} more {x}.",
-        "{A} needs {r} plus {n} extra {x}.",
+        "{A} has {r} plus another {n} {x}.",
+        "{A} owns {r} plus exactly {n} {x}.",
+        "{A} keeps {r} and another {n} {x}.",
+        "{A} holds {r} with still {n} more {x}.",
+        "{A} needs {r} plus some {n} extra {x}.",
     ),
     "fewer": (
-        "{A} has {r} minus {n} {x}.",
-        "{A} owns {r} minus {n} {x}.",
-        "{A} keeps {r} without {n} {x}.",
-        "{A} holds {r} less {n} {x}.",
-        "{A} needs {r} lacking {n} {x}.",
+        "{A} has {r} minus just {n} {x}.",
+        "{A} owns {r} minus exactly {n} {x}.",
+        "{A} keeps {r} without those {n} {x}.",
+        "{A} holds {r} less some {n} {x}.",
+        "{A} needs {r} lacking just {n} {x}.",
     ),
     "times": (
-        "{A} has {r} times {n} in {x}.",
-        "{A} owns {r} times {n} in {x}.",
-        "{A} keeps {r} multiplied {n} times in {x}.",
-        "{A} holds {r} repeated {n} times in {x}.",
+        "{A} has {r} times just {n} in {x}.",
+        "{A} owns {r} times exactly {n} in {x}.",
+        "{A} keeps {r} multiplied by {n} in {x}.",
+        "{A} holds {r} repeated exactly {n} times in {x}.",
     ),
     "half": (
         "{A} has {r} halved in {x}.",
@@ -43,27 +44,27 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "{A} holds {r} divided in two {x}.",
     ),
     "sum": (
-        "{A} has {r} joining {s} in {x}.",
-        "{A} owns {r} beside {s} in {x}.",
-        "{A} keeps {r} and {s} in {x}.",
-        "{A} holds {r} with {s} in {x}.",
+        "{A} has {r} joining with {s} in {x}.",
+        "{A} owns {r} together with {s} in {x}.",
+        "{A} keeps {r} and also {s} in {x}.",
+        "{A} holds {r} along with {s} in {x}.",
     ),
     "difference": (
-        "{A} has {r} against {s} in {x}.",
-        "{A} owns {r} versus {s} in {x}.",
-        "{A} keeps {r} opposite {s} in {x}.",
+        "{A} has {r} set against {s} in {x}.",
+        "{A} owns {r} compared with {s} in {x}.",
+        "{A} keeps {r} measured against {s} in {x}.",
     ),
     "left": (
-        "{A} gets {r} except {n} {x}.",
-        "{A} takes {r} but {n} {x}.",
-        "{A} saves {r} losing {n} {x}.",
-        "{A} receives {r} missing {n} {x}.",
+        "{A} gets {r} except those {n} {x}.",
+        "{A} takes {r} but not {n} {x}.",
+        "{A} saves {r} losing just {n} {x}.",
+        "{A} receives {r} missing exactly {n} {x}.",
     ),
     "cost": (
-        "{A} pays {r} at {n} dollars each.",
-        "{A} spends {r} at {n} dollars each.",
-        "{A} asks {r} for {n} dollars each.",
-        "{A} charges {r} for {n} dollars each.",
+        "{A} pays {r} at just {n} dollars each.",
+        "{A} spends {r} at exactly {n} dollars each.",
+        "{A} asks {r} for only {n} dollars each.",
+        "{A} charges {r} for exactly {n} dollars each.",
     ),
     "ask": (
         "How many {x} does {A} have?",

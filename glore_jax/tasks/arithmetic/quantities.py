@@ -1,7 +1,7 @@
 """The world of a problem: quantities, each given outright or computed from others.
 
 A quantity is known by its label, the name of the person who has it; its definition is an operation
-on other quantities and constants. Numbers stay small so that the difficulty lies in the number of steps.
+on other quantities and constants. Numbers that are stated have one digit, results at most three.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SYMBOL = {
     "more": "+", "fewer": "-", "times": "*", "half": "/", "sum": "+", "difference": "-",
     "left": "-", "cost": "*", "total": "+",
 }  # fmt: skip
-MAX_VALUE = 99
+MAX_VALUE = 999
 
 
 @dataclasses.dataclass(frozen=True)

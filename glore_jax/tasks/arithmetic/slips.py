@@ -10,14 +10,14 @@ import random
 
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, Quantity, World, apply_symbol
 
-_LIMIT = 199
+_LIMIT = 1999
 _OFF = (-10, -2, -1, 1, 2, 10)
 
 
 def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] | None:
     """The solution `lines` with one step made false and later steps carrying its wrong value.
 
-    Returns None where the slip leads out of the numbers that solutions hold (negative, over 199, or
+    Returns None where the slip leads out of the numbers that solutions hold (negative, over 1999, or
     a division with a remainder).
     """
     table = world.by_label()
@@ -26,12 +26,12 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
     true = {q.label: q.value for q in world.quantities}
     out = []
     for i, line in enumerate(lines[:-1]):
-        label, _, *said = line.split(":")[0].split()
+        label, *said = line.split(":")[0].replace(" =", "").split()
         if len(said) == 1:  # a given
             values[label] = _misread(true[label], world, rng) if i == at else true[label]
             if not 0 < values[label] <= _LIMIT:
                 return None
-            out.append(f"{label} = {values[label]}")
+            out.append(f"{label} {values[label]}")
             continue
         first, symbol, second = said
         quantity, terms, change = table[label], [first, second], 0
@@ -45,7 +45,7 @@ def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] 
             return None
         values[label] = result + change
         relation = f" {symbol} ".join(terms)
-        out.append(f"{label} = {relation}: <<{a}{symbol}{b}={result + change}>>{result + change}")
+        out.append(f"{label} = {relation}: <<{a}{symbol}{b}={result + change}>> {label} {result + change}")
     return [*out, f"#### {values[world.target]}"]
 
 
