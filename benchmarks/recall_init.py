@@ -33,6 +33,7 @@ def main() -> None:
         config.seed + phase.corpus, phase.documents, phase.step_weights, phase.revised_share, phase.notes_share
     )
     examples = [base_model.example(tokenizer, d, config.model.prefix_lm) for d in notes]
+    examples = [e for e in examples if len(e) <= phase.train.row_length]  # as the stage does
     model = Decoder(DecoderConfig(tokenizer.vocab_size, **config.model.to_dict(), dtype=config.train_dtype))
     random = decoder.init(model, jax.random.key(config.seed))
     found = {}
