@@ -26,7 +26,7 @@ OFFSETS = (1, 2, 3, 4)  # distances of the tokens before that the heads of the f
 # (1: 3), then with what stands two after it (2: 4); a second person's number may come after one of two digits (1: 4).
 LOOKUPS = {1: ((2, (1, 0)), (1, (0, 3))), 2: ((3, (1,)), (1, (4,))), 3: ((2, (4,)),)}
 SHARPNESS = 5.0  # score that each fast frequency gives to the right distance
-LIKENESS = 2.6  # of keys and queries: equal parts score about 15, others 0 give or take 4
+LIKENESS = 2.6  # of keys and queries: equal parts score about 12, others 0 give or take 3
 _REST = 0.3  # how much of a random start the keys and queries of these layers keep
 _FAST = 6  # rotary frequencies, from the fastest, that tell distances apart; the others hardly turn and compare codes
 

@@ -54,7 +54,7 @@ BEN = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
 CARA = Quantity("Cara", "nuts", "sum", ("Ann", "Ben"), None, 17)
 DAN = Quantity("Dan", "nuts", "half", ("Ben",), 2, 5)
 EVA = Quantity("Eva", "dollars", "cost", ("Dan",), 2, 10)
-FINN = Quantity("Finn", "nuts", "difference", ("Ann", "Cara"), None, 10)
+FINN = Quantity("Finn", "nuts", "difference", ("Cara", "Ann"), None, 10)
 GINA = Quantity("Gina", "nuts", "left", ("Cara",), 4, 13)
 WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN, GINA), "Eva")
 

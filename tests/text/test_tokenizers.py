@@ -67,6 +67,7 @@ def test_a_step_is_cut_into_names_digits_and_whole_signs():
     pieces = [TOKENIZER.processor.id_to_piece(i) for i in ids]
     at = pieces.index(":\u2581<<")  # from the relation to the numbers in one token
     assert pieces[at : at + 9] == [":\u2581<<", "1", "7", "+", "3", "=", "2", "0", ">>"]
+    assert "".join(pieces[at + 9 : -2]) == "\u2581Ben"
     assert pieces[-2:] == ["\u25812", "0"]  # a space and the digit after it are one piece
     assert "<<" not in pieces
 

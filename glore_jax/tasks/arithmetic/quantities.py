@@ -83,8 +83,6 @@ def numbers_of(quantity: Quantity, table: dict[str, Quantity]) -> tuple[int, int
     values = [table[label].value for label in quantity.operands]
     if quantity.constant is not None:
         values.append(quantity.constant)
-    if quantity.kind == "difference":
-        values.sort(reverse=True)
     return values[0], values[1]
 
 
