@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "train": 1400,  # problems
                 "dev": 300,
                 "test": 600,
-                "step_weights": (0.2, 0.4, 0.8, 1.2, 1.5, 1.5, 1.2),  # relative frequency of 2, 3, ... 8 steps
+                "step_weights": (0.1, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
                 "path": "",  # folder of a base model; "" is the one shipped with the package
@@ -61,7 +61,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "slots": 128,  # sequences that decode together
                 "sources": 32,  # prompts that are prefilled together
                 "chunk": 16,  # decoding steps between two looks of the host
-                "buckets": (80, 112, 160, 224, 320),  # prompt lengths that are compiled for
+                "buckets": (80, 112, 160, 224, 336),  # prompt lengths that are compiled for
                 "max_new_tokens": 192,
                 "temperature": 1.0,  # of samples and rollouts (the paper's)
             },

@@ -34,7 +34,7 @@ _MULTIPLICATIVE = ("times", "half", "cost")
 # The numbers that a statement can hold. They have one digit: the second digit of another is one more thing to look up,
 # and the one that a small model gets wrong.
 CONSTANTS = {
-    "given": (2, 9), "more": (2, 9), "fewer": (2, 9), "times": (2, 9), "half": (2, 2), "left": (2, 9), "cost": (2, 9),
+    "given": (2, 9), "more": (2, 9), "fewer": (2, 9), "times": (3, 9), "half": (2, 2), "left": (2, 9), "cost": (3, 9),
 }  # fmt: skip
 
 
@@ -48,12 +48,11 @@ def compute(quantity: Quantity, table: dict[str, Quantity]) -> Quantity | None:
 
 
 class _Draft:
-    """A world under construction; `open_ends` are computed quantities that nothing uses yet."""
+    """A world under construction."""
 
     def __init__(self, rng: random.Random):
         self.rng = rng
         self.quantities: list[Quantity] = []
-        self.open_ends: list[str] = []
         self.things = rng.sample(THINGS, rng.choice((1, 1, 1, 2)))
 
     def table(self) -> dict[str, Quantity]:
@@ -65,17 +64,13 @@ class _Draft:
         table = self.table()
         return any(table[label].kind in group for label in operands)
 
-    def person(self) -> str | None:
+    def person(self) -> str:
         """Somebody who has no quantity yet."""
         taken = {q.label for q in self.quantities}
-        fresh = [name for name in NAMES if name not in taken]
-        return self.rng.choice(fresh) if fresh else None
+        return self.rng.choice([name for name in NAMES if name not in taken])
 
-    def add_given(self) -> str | None:
-        person = self.person()
-        if person is None:
-            return None
-        thing, value = self.rng.choice(self.things), self.rng.randint(*CONSTANTS["given"])
+    def add_given(self) -> str:
+        person, thing, value = self.person(), self.rng.choice(self.things), self.rng.randint(*CONSTANTS["given"])
         self.quantities.append(Quantity(person, thing, "given", (), value, value))
         return person
 
@@ -84,11 +79,8 @@ class _Draft:
         table = self.table()
         label, thing = "Total", ""
         if kind != "total":
-            person = self.person()
-            if person is None:
-                return None
             things = {"cost": "dollars", "left": table[operands[0]].thing}
-            label, thing = person, things.get(kind) or self.rng.choice(self.things)
+            label, thing = self.person(), things.get(kind) or self.rng.choice(self.things)
         constant = self.rng.randint(*CONSTANTS[kind]) if kind in CONSTANTS else None
         quantity = compute(Quantity(label, thing, kind, tuple(operands), constant, 0), table)
         if quantity is None:
@@ -97,50 +89,37 @@ class _Draft:
         return label
 
 
-def _take_step(draft: _Draft, remaining: int) -> bool:
-    """Adds one computed quantity so that `remaining - 1` further ones can join all open ends."""
-    rng, ends, before = draft.rng, draft.open_ends, len(draft.quantities)
-    must_merge = len(ends) - 1 >= remaining
-    may_branch = len(ends) < remaining and len(ends) < 3
-    last = remaining == 1
-    if not ends or (may_branch and not must_merge and rng.random() < 0.1):
-        parent = draft.add_given()
-        operands = [parent] if parent else []
-    elif must_merge or (len(ends) > 1 and rng.random() < 0.35):
-        operands = rng.sample(ends, 2)
-    else:
-        operands = [rng.choice(ends)]
-        if rng.random() < 0.2:
-            others = [q.label for q in draft.quantities if q.label not in operands]
-            operands.append(rng.choice(others))
-    if not operands:
-        return False
-    if len(operands) == 2:
+def _take_step(draft: _Draft, end: str, last: bool) -> str | None:
+    """Computes a quantity from the `end` of the chain, often together with a new given, and returns it as the new end.
+
+    Nothing is used twice, so what comes next always follows from the end. None where what was drawn is not allowed.
+    """
+    rng, before = draft.rng, len(draft.quantities)
+    operands, kind = [end], rng.choice(_UNARY)
+    if rng.random() < 0.3:
         kind = rng.choice(("sum", "sum", "difference", "total") if last else ("sum", "sum", "difference"))
-    else:
-        kind = rng.choice(_UNARY)
+        operands.append(draft.add_given())
     label = None if draft.commutes(kind, operands) else draft.add(kind, operands)
     if label is None:
         del draft.quantities[before:]  # a given that was made for it
-        return False
-    draft.open_ends = [e for e in ends if e not in operands] + [label]
-    return True
+    return label
 
 
 def make_world(rng: random.Random, steps: int) -> World | None:
     """A world whose target takes exactly `steps` computations, with up to two idle quantities."""
     draft = _Draft(rng)
+    end = draft.add_given()
     for done in range(steps):
-        if not any(_take_step(draft, steps - done) for _ in range(8)):
+        tries = (_take_step(draft, end, last=done + 1 == steps) for _ in range(8))
+        made = next((label for label in tries if label), None)
+        if made is None:
             return None
-    (target,) = draft.open_ends
+        end = made
+    idle: list[str] = []
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
-        if rng.random() < 0.8:
-            draft.add_given()
-        else:
-            draft.add(rng.choice(_UNARY), [rng.choice([q.label for q in draft.quantities if q.kind != "total"])])
-    world = World(tuple(draft.quantities), target)
-    return world if len(world.needed()) == steps else None
+        computed = draft.add(rng.choice(_UNARY), [rng.choice(idle)]) if idle and rng.random() < 0.5 else None
+        idle.append(computed or draft.add_given())
+    return World(tuple(draft.quantities), end)
 
 
 def signature(world: World) -> str:
@@ -207,17 +186,15 @@ def step_text(quantity: Quantity, table: dict[str, Quantity]) -> str:
     return f"{quantity.label} = {relation}: <<{a}{symbol}{b}={quantity.value}>> {quantity.label} {quantity.value}"
 
 
-def solution_lines(world: World, rng: random.Random) -> list[str]:
-    """A worked solution: one needed quantity a line, chains one by one, each from its given; the answer last."""
+def solution_lines(world: World) -> list[str]:
+    """A worked solution: one needed quantity a line, a given just before it is used first; the answer last."""
     table, order = world.by_label(), []
 
     def visit(label: str) -> None:
-        if label in order:
-            return
-        operands = table[label].operands
-        for operand in rng.sample(operands, len(operands)):
-            visit(operand)
-        order.append(label)
+        if label not in order:
+            for operand in sorted(table[label].operands, key=lambda operand: table[operand].kind == "given"):
+                visit(operand)
+            order.append(label)
 
     visit(world.target)
     return [*(step_text(table[label], table) for label in order), f"#### {table[world.target].value}"]
@@ -245,6 +222,6 @@ def make_problem(seed: int, split: str, index: int, step_weights: Sequence[float
         id=f"{split}-{index}",
         question=question_text(world, rng),
         answer=str(table[world.target].value),
-        solution="\n".join(solution_lines(world, rng)),
+        solution="\n".join(solution_lines(world)),
         facts=world.to_json(),
     )

@@ -11,7 +11,7 @@ import random
 from glore_jax.tasks.arithmetic.quantities import SYMBOL, Quantity, World, apply_symbol
 
 _LIMIT = 1999
-_OFF = (-10, -2, -1, 1, 2, 10)
+_OFF = (-100, -10, -2, -1, 1, 2, 10, 100)
 
 
 def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] | None:
