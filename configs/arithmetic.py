@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "task": {
                 "name": "arithmetic",
                 "seed": 0,
-                "train": 1400,  # problems
+                "train": 900,  # problems
                 "dev": 300,
                 "test": 600,
                 "step_weights": (0.1, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0),  # relative frequency of 2, 3, ... 8 steps
@@ -71,7 +71,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "samples": 4,  # K a problem and round (paper: 96)
                 "train": training(epochs=1.0),
             },
-            "traces": {"per_problem": 4},
+            "traces": {"per_problem": 6},
             "labels": {
                 "wrong_per_problem": 1,  # traces whose prefixes are rolled out
                 "right_per_problem": 1,
@@ -80,13 +80,13 @@ def get_config(variant: str = "") -> ConfigDict:
                 "propagation": True,
                 "balance": True,
             },
-            "value": {"init": "student", "train": training(steps=220)},
+            "value": {"init": "student", "train": training(steps=500, rows=8, learning_rate=0.005)},
             "refiner": {
                 "init": "base",
                 "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
-                "train": training(steps=140, row_length=480, rows=16),
+                "train": training(steps=400, row_length=480, rows=4, learning_rate=0.005),
             },
             "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
         }
@@ -101,10 +101,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.refiner.train.update({"steps": 6, "rows": 8})
         config.labels.rollouts = 2
     if variant == "full":
-        config.task.update({"train": 4000, "dev": 500, "test": 1000})
-        config.expert_iteration.update({"rounds": 2, "samples": 8})
-        config.traces.per_problem = 8
-        config.value.train.steps = 400
-        config.refiner.train.steps = 400
+        config.task.update({"train": 2400, "dev": 500, "test": 1000})
+        config.expert_iteration.rounds = 2
+        config.value.train.steps = 900
+        config.refiner.train.steps = 800
         config.evaluation.samples = 16
     return config
