@@ -3,11 +3,12 @@
 glore run --config=configs/arithmetic.py --workdir=runs/arithmetic
 
 variant   what it is for                       machine    wall time
-(none)    every claim once, 600 test problems  2 cores    not measured yet
+(none)    every claim once, 600 test problems  2 cores    19 minutes
 full      the same with more of everything     2 cores    not measured yet
 smoke     does everything run?                 2 cores    about 2 minutes
 
-What to expect is not measured yet; docs/results/default.md holds the figures of an earlier task and base model.
+What to expect is in docs/results/default.md: a student of 52.5 %, SORM 11 points before the ORM in step accuracy, 38 %
+of the wrong drafts mended by one of the refiners, and a system that is no better than its student yet.
 """
 
 from typing import Any
