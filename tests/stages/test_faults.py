@@ -110,8 +110,10 @@ def test_traces_that_are_never_right_are_refused(tmp_path: Path):
         given("expert_iteration", (), write_base),
         STAGES["traces"],
     ]
-    with pytest.raises(InputError, match="never right on train: pass rate 0 in 16 traces; "):
-        pipeline.run(small_config(), tmp_path, chain)
+    config = small_config()
+    count = 4 * config.traces.per_problem
+    with pytest.raises(InputError, match=f"never right on train: pass rate 0 in {count} traces; "):
+        pipeline.run(config, tmp_path, chain)
 
 
 def test_labels_of_one_class_are_refused_with_their_rates(tmp_path: Path):
