@@ -98,7 +98,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.evaluation.samples = 3
         config.sft.train.update({"steps": 4, "rows": 16})
         config.expert_iteration.train.update({"steps": 4, "rows": 16})
-        config.value.train.update({"steps": 6, "rows": 8})
+        config.value.train.steps = 6
         config.refiner.train.update({"steps": 6, "rows": 8})
         config.labels.rollouts = 2
     if variant == "full":
