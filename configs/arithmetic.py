@@ -25,7 +25,7 @@ def training(**changes) -> ConfigDict:
             "steps": 0,  # 0: as many as `epochs` takes
             "epochs": 1.0,
             "rows": 24,  # rows of a batch
-            "row_length": 320,  # tokens of a row; examples are packed into rows
+            "row_length": 400,  # tokens of a row; examples are packed into rows
             "optimizer": "muon",
             "learning_rate": 0.01,
             "warmup": 0.05,  # share of the steps
@@ -49,10 +49,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "task": {
                 "name": "arithmetic",
                 "seed": 0,
-                "train": 900,  # problems
+                "train": 600,  # problems
                 "dev": 300,
                 "test": 600,
-                "step_weights": (0.1, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0),  # relative frequency of 2, 3, ... 8 steps
+                "step_weights": (0.05, 0.05, 0.1, 0.3, 0.6, 1.5, 4.0),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
                 "path": "",  # folder of a base model; "" is the one shipped with the package
@@ -62,15 +62,15 @@ def get_config(variant: str = "") -> ConfigDict:
                 "slots": 128,  # sequences that decode together
                 "sources": 32,  # prompts that are prefilled together
                 "chunk": 16,  # decoding steps between two looks of the host
-                "buckets": (80, 112, 160, 224, 336),  # prompt lengths that are compiled for
-                "max_new_tokens": 192,
+                "buckets": (80, 112, 160, 224, 304, 432),  # prompt lengths that are compiled for
+                "max_new_tokens": 288,
                 "temperature": 1.0,  # of samples and rollouts (the paper's)
             },
-            "sft": {"train": training(epochs=1.0)},
+            "sft": {"train": training(epochs=1.0, learning_rate=0.001)},
             "expert_iteration": {
                 "rounds": 1,  # at most; stops earlier when the dev accuracy stops rising
                 "samples": 4,  # K a problem and round (paper: 96)
-                "train": training(epochs=1.0),
+                "train": training(epochs=1.0, learning_rate=0.001),
             },
             "traces": {"per_problem": 6},
             "labels": {
@@ -87,7 +87,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
-                "train": training(steps=400, row_length=480, rows=4, learning_rate=0.005),
+                "train": training(steps=320, row_length=672, rows=4, learning_rate=0.005),
             },
             "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
         }
@@ -102,7 +102,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.refiner.train.update({"steps": 6, "rows": 8})
         config.labels.rollouts = 2
     if variant == "full":
-        config.task.update({"train": 2400, "dev": 500, "test": 1000})
+        config.task.update({"train": 1200, "dev": 400, "test": 1000})
         config.expert_iteration.rounds = 2
         config.value.train.steps = 900
         config.refiner.train.steps = 800

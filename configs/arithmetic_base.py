@@ -3,7 +3,7 @@
 glore run --config=configs/arithmetic_base.py --workdir=runs/base
 
 machine   2 cores
-wall time 10 and a half minutes
+wall time 14 minutes
 result    runs/base/base_model: model.safetensors (0.7 MB), tokenizer.model, card.json
 """
 
@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "step_weights": (2, 2, 2, 1, 1, 1, 1),
                 "revised_share": 0.0,
                 "notes_share": 1.0,
-                "train": {"steps": 500, "rows": 40, "row_length": 192, "learning_rate": 0.01, **train},
+                "train": {"steps": 500, "rows": 30, "row_length": 256, "learning_rate": 0.01, **train},
             },
             "pretrain_short": {
                 "corpus": 1,
@@ -60,30 +60,30 @@ def get_config(variant: str = "") -> ConfigDict:
                 "step_weights": (2, 2, 1, 1, 0, 0, 0),
                 "revised_share": 0.0,
                 "notes_share": 0.4,
-                "train": {"steps": 300, "rows": 40, "row_length": 192, "learning_rate": 0.01, **train},
+                "train": {"steps": 300, "rows": 30, "row_length": 256, "learning_rate": 0.01, **train},
             },
             "pretrain_medium": {
                 "corpus": 2,
-                "documents": 17_000,
+                "documents": 18_000,
                 "step_weights": (1, 1, 2, 3, 3, 3, 3),
                 "revised_share": 0.0,
                 "notes_share": 0.4,
-                "train": {"steps": 300, "rows": 24, "row_length": 320, "learning_rate": 0.01, **train},
+                "train": {"steps": 400, "rows": 22, "row_length": 360, "learning_rate": 0.01, **train},
             },
             "pretrain_long": {
                 "corpus": 3,
-                "documents": 6_000,
+                "documents": 8_000,
                 "step_weights": (1, 1, 2, 3, 3, 3, 3),
                 "revised_share": 0.5,
                 "notes_share": 0.0,
-                "train": {"steps": 150, "rows": 16, "row_length": 480, "learning_rate": 0.01, **train},
+                "train": {"steps": 200, "rows": 14, "row_length": 608, "learning_rate": 0.01, **train},
             },
             "sampling": {
                 "slots": 128,
                 "sources": 32,
                 "chunk": 16,
                 "buckets": (96, 128),
-                "max_new_tokens": 192,
+                "max_new_tokens": 288,
             },
         }
     )

@@ -169,10 +169,6 @@ def prepare_jax(config: ConfigDict) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if config.get("devices"):
         jax.config.update("jax_num_cpu_devices", config.devices)
-        if config.devices >= (os.cpu_count() or 1):
-            # With a device on every core, threads within an operation only contend (benchmarks/cpu_threads.py).
-            # XLA reads this when the first device is asked for.
-            os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen=false {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 def _print_stages(workdir: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ml_collections import ConfigDict
 
 import glore_jax
 from glore_jax import cli
@@ -176,17 +175,3 @@ def test_compiled_programs_are_kept_and_cpu_devices_set(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "3 2\n"
     assert any((tmp_path / "cache").iterdir())
-
-
-@pytest.mark.parametrize(("devices", "cores", "set_"), [(2, 2, True), (1, 2, False), (2, 8, False)])
-def test_threads_within_an_operation_are_left_off_where_every_core_has_its_device(
-    monkeypatch: pytest.MonkeyPatch, devices: int, cores: int, set_: bool
-):
-    import jax
-
-    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=here")
-    cli.prepare_jax(ConfigDict({"devices": devices}))
-    assert ("--xla_cpu_multi_thread_eigen=false" in os.environ["XLA_FLAGS"]) is set_
-    assert "--xla_dump_to=here" in os.environ["XLA_FLAGS"]

@@ -98,7 +98,7 @@ def test_the_example_problems_are_read(tmp_path: Path):
 def test_the_example_of_the_task_is_what_is_generated():
     page = ROOT / "docs" / "task.md"
     text = page.read_text(encoding="utf-8")
-    problem = make_problem(0, "train", 3, (1,) * 7)
+    problem = make_problem(0, "train", 17, (1,) * 7)
     quoted = " ".join(line.removeprefix("> ") for line in text.splitlines() if line.startswith("> "))
     assert quoted == problem.question
     assert [block.rstrip("\n") for block in blocks(page, "text")] == [problem.solution]

@@ -42,13 +42,14 @@ def parts(line: str) -> list[str]:
 
 
 def computing(lines: list[str]) -> list[int]:
-    """The indices of the lines that compute: not those of givens, nor the answer line."""
-    return [i for i, line in enumerate(lines) if "<<" in line]
+    """The indices of the lines that compute a quantity at once: no givens, no parts of a product, no answer line."""
+    labels = [line.split()[0] for line in lines]
+    return [i for i, line in enumerate(lines) if "<<" in line and labels.count(labels[i]) == 1]
 
 
 # Ann has 7 nuts. Ben has 3 more nuts than Ann. Cara has as many nuts as Ann plus Ben. Dan has half as many nuts as Ben.
 # Eva pays 2 dollars for each of Dan's nuts. Finn has as many nuts as the difference of Ann and Cara. Gina gets all but
-# 4 nuts of Cara.
+# 4 nuts of Cara. Hal has 24 nuts. Ivy has 7 times as many nuts as Hal.
 ANN = Quantity("Ann", "nuts", "given", (), 7, 7)
 BEN = Quantity("Ben", "nuts", "more", ("Ann",), 3, 10)
 CARA = Quantity("Cara", "nuts", "sum", ("Ann", "Ben"), None, 17)
@@ -56,7 +57,9 @@ DAN = Quantity("Dan", "nuts", "half", ("Ben",), 2, 5)
 EVA = Quantity("Eva", "dollars", "cost", ("Dan",), 2, 10)
 FINN = Quantity("Finn", "nuts", "difference", ("Cara", "Ann"), None, 10)
 GINA = Quantity("Gina", "nuts", "left", ("Cara",), 4, 13)
-WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN, GINA), "Eva")
+HAL = Quantity("Hal", "nuts", "given", (), 24, 24)
+IVY = Quantity("Ivy", "nuts", "times", ("Hal",), 7, 168)
+WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN, GINA, HAL, IVY), "Eva")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,6 @@ WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN, GINA), "Eva")
         ("Ben = Ann: <<7+3=10>> Ben 10", "unreadable"),
         ("Ben = Ann + : <<7+3=10>> Ben 10", "unreadable"),
         ("Cara = Ann + Ben + Dan: <<7+10=17>> Ben 17", "unreadable"),
-        ("Ben = Ann + 3: <<7+3=10>>", "unreadable"),
         ("Ben = Ann + 3: <<7+3=10>>10", "unreadable"),
         ("Ben = Ann + 3: <<7+3=10>> Ben 10 nuts", "unreadable"),
         ("Ben = Ann + 3: <<7+3=10>> Ben 10 #### 10", "unreadable"),
@@ -129,6 +131,34 @@ WORLD = World((ANN, BEN, CARA, DAN, EVA, FINN, GINA), "Eva")
         (" = Ann + 3: <<7+3=10>> Ben 10", "unreadable"),
         ("Ann + 3 = Ben: <<7+3=10>> Ben 10", "unreadable"),  # the label comes first
         ("so Ben has 10", "unreadable"),
+        # A product by parts: of Hal's 24 the tens and the ones, each 7 times, then both together.
+        ("Ivy = Hal * 7: <<20*7=140>>", None),
+        ("Ivy = Hal * 7: 24: <<20*7=140>>", None),  # saying of what they are the tens
+        ("Ivy = Hal * 7: 25: <<20*7=140>>", "wrong operand"),
+        ("Ivy = Hal * 7: 24: <<24*7=168>> Ivy 168", "wrong operand"),
+        ("Ben = Ann + 3: 7: <<7+3=10>> Ben 10", "wrong operand"),
+        ("Ivy = Hal * 7: <<4*7=28>>", None),
+        ("Ivy = 7 * Hal: <<7*4=28>>", None),
+        ("Ivy = Hal * 7: <<140+28=168>> Ivy 168", None),
+        ("Ivy = Hal * 7: <<28+140=168>> Ivy 168", None),
+        ("Ivy = Hal * 7: <<24*7=168>> Ivy 168", None),
+        ("Ivy = Hal * 7: <<20*7=150>>", "wrong computation"),
+        ("Ivy = Hal * 7: <<140+28=158>> Ivy 158", "wrong computation"),
+        ("Ivy = Hal * 7: <<140+28=168>> Ivy 158", "wrong computation"),
+        ("Ivy = Hal * 7: <<24*7=168>>", "wrong operand"),  # that is the whole, and it ends with Ivy's value
+        ("Ivy = Hal * 7: <<20*7=140>> Ivy 140", "wrong operand"),  # and this is not
+        ("Ivy = Hal * 7: <<10*7=70>>", "wrong operand"),
+        ("Ivy = Hal * 7: <<20*6=120>>", "wrong operand"),
+        ("Ivy = Hal * 7: <<20+7=27>>", "wrong operand"),
+        ("Ivy = Hal * 7: <<140+28=168>>", "wrong operand"),
+        ("Ivy = Hal * 7: <<140*28=3920>> Ivy 3920", "wrong operand"),
+        ("Ivy = Hal * 7: <<140+30=170>> Ivy 170", "wrong operand"),
+        ("Ivy = Hal + 7: <<20*7=140>>", "wrong operand"),
+        ("Ivy = Ann * 7: <<20*7=140>>", "wrong operand"),
+        ("Hal = Ann * 7: <<20*7=140>>", "wrong quantity"),
+        ("Eva = Dan * 2: <<5*2=10>>", "wrong operand"),  # 5 has no tens
+        ("Eva = Dan * 2: <<0*2=0>>", "wrong operand"),
+        ("Ben = Ann + 3: <<7+3=10>>", "wrong operand"),  # nor is a sum worked out by parts
         # Bare statements.
         ("Ann 7", None),  # a given
         ("Ben 10", None),  # a computed quantity said again, or said without its computation
@@ -209,7 +239,7 @@ def test_a_wrong_operation_is_found_even_when_it_is_computed_rightly(index: int,
     other = data.draw(st.sampled_from([s for s in "+-*/" if s != symbol]))
     result = apply_symbol(other, int(a), int(b))
     assume(result is not None and result >= 0)
-    computed = f"<<{a}{other}{b}={result}>>{result}"
+    computed = f"<<{a}{other}{b}={result}>> {label} {result}"
     for spoken, stated in ((other, computed), (symbol, computed), (other, equation)):
         lines = [*gold[:at], f"{label} = {first} {spoken} {second}: {stated}", *gold[at + 1 :]]
         assert judge(index, lines) == at

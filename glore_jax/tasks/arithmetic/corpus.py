@@ -19,7 +19,7 @@ from glore_jax.tasks.arithmetic.generator import (
     make_problem,
     split_of,
     statements,
-    step_text,
+    worked_lines,
 )
 from glore_jax.tasks.arithmetic.quantities import NAMES, SYMBOL, THINGS, Quantity, World
 from glore_jax.tasks.arithmetic.slips import slip_lines
@@ -72,7 +72,7 @@ def _notes(people: int, rng: random.Random) -> Document:
         computed = None if rng.random() < given_share else _computed(given, rng.choice(kinds), table, rng)
         table[name] = computed or dataclasses.replace(given, value=given.constant)
     story = " ".join(statements([*table.values()], rng))
-    return Document(story, (), tuple(step_text(q, table) for q in table.values()))
+    return Document(story, (), tuple(worked_lines([*table.values()], table, rng)))
 
 
 def _computed(of: Quantity, kind: str, table: dict[str, Quantity], rng: random.Random) -> Quantity | None:

@@ -22,12 +22,13 @@ from glore_jax.tasks.arithmetic.quantities import (
     World,
     apply_symbol,
     numbers_of,
+    parts_of,
 )
 
 # Share of the hash space, in percent. `corpus` is what the base model is made from.
 SPLITS = {"corpus": range(0, 70), "train": range(70, 88), "dev": range(88, 92), "test": range(92, 100)}
 STEP_COUNTS = tuple(range(2, 9))
-_UNARY = ("more", "fewer", "times", "half", "left", "cost")
+_UNARY = ("more", "fewer", "times", "times", "half", "left", "cost", "cost")  # products are what is hard
 # Two neighbours of one group would commute (3 more, then 6 fewer), and a solution that swaps them would be right.
 _ADDITIVE = ("more", "fewer", "left", "sum", "difference", "total")
 _MULTIPLICATIVE = ("times", "half", "cost")
@@ -36,6 +37,12 @@ _MULTIPLICATIVE = ("times", "half", "cost")
 CONSTANTS = {
     "given": (2, 9), "more": (2, 9), "fewer": (2, 9), "times": (3, 9), "half": (2, 2), "left": (2, 9), "cost": (3, 9),
 }  # fmt: skip
+
+# Share of the products of larger numbers that a solution works out by parts, and the most of them in a solution.
+# The short way is what a student does first, the long one is easier: so another sample often mends what one got wrong.
+_BY_PARTS = 0.25
+_MOST_BY_PARTS = 2
+_LARGE = 30
 
 
 def compute(quantity: Quantity, table: dict[str, Quantity]) -> Quantity | None:
@@ -186,18 +193,46 @@ def step_text(quantity: Quantity, table: dict[str, Quantity]) -> str:
     return f"{quantity.label} = {relation}: <<{a}{symbol}{b}={quantity.value}>> {quantity.label} {quantity.value}"
 
 
-def solution_lines(world: World) -> list[str]:
-    """A worked solution: one needed quantity a line, a given just before it is used first; the answer last."""
-    table, order = world.by_label(), []
+def part_lines(quantity: Quantity, table: dict[str, Quantity]) -> list[str]:
+    """A large number's product by parts: of the tens, of the ones, and their sum; [] of others and of a round one.
 
-    def visit(label: str) -> None:
-        if label not in order:
-            for operand in sorted(table[label].operands, key=lambda operand: table[operand].kind == "given"):
-                visit(operand)
-            order.append(label)
+    >>> a = Quantity("Ann", "nuts", "given", (), 34, 34)
+    >>> b = Quantity("Ben", "nuts", "times", ("Ann",), 7, 238)
+    >>> part_lines(b, {a.label: a, b.label: b})
+    ['Ben = Ann * 7: 34: <<30*7=210>>', 'Ben = Ann * 7: <<4*7=28>>', 'Ben = Ann * 7: <<210+28=238>> Ben 238']
+    """
+    if SYMBOL.get(quantity.kind) != "*":
+        return []
+    number, times = numbers_of(quantity, table)
+    tens, ones = parts_of(number)
+    if number < _LARGE or not ones:
+        return []
+    relation = f"{quantity.label} = {quantity.operands[0]} * {quantity.constant}:"
+    return [
+        f"{relation} {number}: <<{tens}*{times}={tens * times}>>",
+        f"{relation} <<{ones}*{times}={ones * times}>>",
+        f"{relation} <<{tens * times}+{ones * times}={quantity.value}>> {quantity.label} {quantity.value}",
+    ]
 
-    visit(world.target)
-    return [*(step_text(table[label], table) for label in order), f"#### {table[world.target].value}"]
+
+def worked_lines(quantities: Sequence[Quantity], table: dict[str, Quantity], rng: random.Random) -> list[str]:
+    """The lines that work out `quantities` in this order: now and then a product by parts, everything else at once."""
+    lines: list[str] = []
+    left = _MOST_BY_PARTS
+    for quantity in quantities:
+        parts = part_lines(quantity, table)
+        by_parts = bool(parts) and left > 0 and rng.random() < _BY_PARTS
+        left -= by_parts
+        lines.extend(parts if by_parts else [step_text(quantity, table)])
+    return lines
+
+
+def solution_lines(world: World, rng: random.Random) -> list[str]:
+    """A worked solution: the needed quantities, a given just before it is used; the answer last."""
+    table, computed = world.by_label(), world.needed()
+    used = {*computed, *(operand for label in computed for operand in table[label].operands)}
+    order = [q for q in world.quantities if q.label in used]
+    return [*worked_lines(order, table, rng), f"#### {table[world.target].value}"]
 
 
 def make_problem(seed: int, split: str, index: int, step_weights: Sequence[float]) -> Problem:
@@ -222,6 +257,6 @@ def make_problem(seed: int, split: str, index: int, step_weights: Sequence[float
         id=f"{split}-{index}",
         question=question_text(world, rng),
         answer=str(table[world.target].value),
-        solution="\n".join(solution_lines(world)),
+        solution="\n".join(solution_lines(world, rng)),
         facts=world.to_json(),
     )

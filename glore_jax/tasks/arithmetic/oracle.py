@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from glore_jax.tasks.arithmetic.quantities import SYMBOL, World, apply_symbol, numbers_of
+from glore_jax.tasks.arithmetic.quantities import SYMBOL, Quantity, World, apply_symbol, numbers_of, parts_of
 
-_STEP = re.compile(r"(\w+) = (\w+) ([+\-*/]) (\w+): <<(\d+)([+\-*/])(\d+)=(\d+)>> (\w+) (\d+)")
+_STEP = re.compile(
+    r"(?P<label>\w+) = (?P<first>\w+) (?P<spoken>[+\-*/]) (?P<second>\w+):(?: (?P<whole>\d+):)? "
+    r"<<(?P<a>\d+)(?P<symbol>[+\-*/])(?P<b>\d+)=(?P<result>\d+)>>(?: (?P<again>\w+) (?P<repeated>\d+))?"
+)
 _STATED = re.compile(r"(\w+) (\d+)")
 _ANSWER = re.compile(r"#### (\d+)")
 
@@ -37,21 +40,40 @@ def fault(world: World, line: str) -> str | None:
     match = _STEP.fullmatch(line)
     if not match:
         return "unreadable"
-    label, first, spoken, second, _, symbol, _, _, again, _ = match.groups()
-    a, b, result, repeated = (int(match[i]) for i in (5, 7, 8, 10))
-    quantity = table.get(label)
-    if quantity is None or quantity.kind == "given" or again != label:
+    said = match.groupdict()
+    a, symbol, b, result = int(said["a"]), said["symbol"], int(said["b"]), int(said["result"])
+    quantity = table.get(said["label"])
+    if quantity is None or quantity.kind == "given" or said["again"] not in (said["label"], None):
         return "wrong quantity"
-    relation = [*quantity.operands, *([] if quantity.constant is None else [str(quantity.constant)])]
-    commutes = SYMBOL[quantity.kind] in "+*"
-    named = [first, second] == relation or ((commutes or quantity.kind == "difference") and [second, first] == relation)
-    expected = numbers_of(quantity, table)
-    counted = (a, b) == expected or (commutes and (b, a) == expected)
-    if not (named and counted and spoken == symbol == SYMBOL[quantity.kind]):
+    names, relation = [said["first"], said["second"]], [*quantity.operands]
+    if quantity.constant is not None:
+        relation.append(str(quantity.constant))
+    any_order = SYMBOL[quantity.kind] in "+*" or quantity.kind == "difference"
+    named = names == relation or (any_order and names[::-1] == relation)
+    if not (named and said["spoken"] == SYMBOL[quantity.kind]):
         return "wrong operand"
-    if apply_symbol(symbol, a, b) != result or result != repeated:
+    equations = _equations(quantity, table, ends=said["again"] is not None)
+    if (a, symbol, b) not in equations and (symbol not in "+*" or (b, symbol, a) not in equations):
+        return "wrong operand"
+    if said["whole"] and (said["again"] or int(said["whole"]) != numbers_of(quantity, table)[0]):
+        return "wrong operand"
+    if apply_symbol(symbol, a, b) != result or (said["again"] and int(said["repeated"]) != result):
         return "wrong computation"
     return None
+
+
+def _equations(quantity: Quantity, table: dict[str, Quantity], ends: bool) -> list[tuple[int, str, int]]:
+    """The left sides that a line of `quantity` can have.
+
+    Args:
+      ends: whether the line ends with the quantity's value; the products of tens and ones do not, their sum does.
+    """
+    a, b = numbers_of(quantity, table)
+    symbol = SYMBOL[quantity.kind]
+    parts = parts_of(a) if symbol == "*" else (0, 0)
+    if not ends:
+        return [(part, "*", b) for part in parts] if all(parts) else []
+    return [(a, symbol, b), *([(parts[0] * b, "+", parts[1] * b)] if all(parts) else [])]
 
 
 def first_false_step(facts: str, steps: Sequence[str]) -> int:

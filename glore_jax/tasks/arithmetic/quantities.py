@@ -1,7 +1,7 @@
 """The world of a problem: quantities, each given outright or computed from others.
 
 A quantity is known by its label, the name of the person who has it; its definition is an operation
-on other quantities and constants. Numbers that are stated have one digit, results at most three.
+on other quantities and constants. Numbers that are stated have one digit, results go up to 3999.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SYMBOL = {
     "more": "+", "fewer": "-", "times": "*", "half": "/", "sum": "+", "difference": "-",
     "left": "-", "cost": "*", "total": "+",
 }  # fmt: skip
-MAX_VALUE = 999
+MAX_VALUE = 3999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,3 +91,12 @@ def apply_symbol(symbol: str, a: int, b: int) -> int | None:
     if symbol == "/":
         return a // b if b and a % b == 0 else None
     return {"+": a + b, "-": a - b, "*": a * b}[symbol]
+
+
+def parts_of(number: int) -> tuple[int, int]:
+    """Tens and ones, as a product is worked out by parts.
+
+    >>> parts_of(124)
+    (120, 4)
+    """
+    return number - number % 10, number % 10

@@ -8,45 +8,84 @@ from __future__ import annotations
 
 import random
 
-from glore_jax.tasks.arithmetic.quantities import SYMBOL, Quantity, World, apply_symbol
+from glore_jax.tasks.arithmetic.quantities import SYMBOL, Quantity, World, apply_symbol, parts_of
 
-_LIMIT = 1999
+_LIMIT = 5999
 _OFF = (-100, -10, -2, -1, 1, 2, 10, 100)
 
 
 def slip_lines(world: World, lines: list[str], rng: random.Random) -> list[str] | None:
     """The solution `lines` with one step made false and later steps carrying its wrong value.
 
-    Returns None where the slip leads out of the numbers that solutions hold (negative, over 1999, or
-    a division with a remainder).
+    Returns None where the slip leads out of the numbers that solutions hold (negative, over 5999, a division
+    with a remainder, or a product by parts of a number that has none).
     """
     table = world.by_label()
     at = rng.randrange(len(lines) - 1)
-    values: dict[str, int] = {}
-    true = {q.label: q.value for q in world.quantities}
-    out = []
+    values = {q.label: q.value for q in world.quantities}
+    out: list[str] = []
+    form, terms, symbol, parts = "", [""], "", [0]
     for i, line in enumerate(lines[:-1]):
+        form = _form(line, form)
         label, *said = line.split(":")[0].replace(" =", "").split()
-        if len(said) == 1:  # a given
-            values[label] = _misread(true[label], world, rng) if i == at else true[label]
+        if form == "given":
+            values[label] = _misread(values[label], world, rng) if i == at else values[label]
             if not 0 < values[label] <= _LIMIT:
                 return None
             out.append(f"{label} {values[label]}")
             continue
-        first, symbol, second = said
-        quantity, terms, change = table[label], [first, second], 0
-        if i == at:
-            terms, symbol, change = _slip(quantity, terms, world, rng)
-        a, b = (int(term) if term.isdigit() else values.get(term, true[term]) for term in terms)
-        if quantity.kind == "difference" and symbol == "-":
-            a, b = max(a, b), min(a, b)
-        result = apply_symbol(symbol, a, b)
-        if result is None or not 0 < result + change <= _LIMIT:
+        change = 0
+        if form in ("whole", "tens"):
+            terms, symbol, parts = [said[0], said[2]], said[1], []
+            if i == at:
+                terms, symbol, change = _slip(table[label], terms, world, rng)
+        elif i == at:
+            change = rng.choice(_OFF)
+        equation = _equation(form, terms, symbol, parts, values, table[label].kind)
+        result = apply_symbol(equation[1], equation[0], equation[2]) if equation else None
+        if equation is None or result is None or not 0 < result + change <= _LIMIT:
             return None
-        values[label] = result + change
-        relation = f" {symbol} ".join(terms)
-        out.append(f"{label} = {relation}: <<{a}{symbol}{b}={result + change}>> {label} {result + change}")
+        result += change
+        parts.append(result)
+        whole = f" {_number(terms[0], values)}:" if form == "tens" else ""
+        relation = f"{label} = {terms[0]} {symbol} {terms[1]}:{whole}"
+        computed = f"{relation} <<{equation[0]}{equation[1]}{equation[2]}={result}>>"
+        if form in ("whole", "joined"):
+            values[label] = result
+            computed += f" {label} {result}"
+        out.append(computed)
     return [*out, f"#### {values[world.target]}"]
+
+
+def _form(line: str, before: str) -> str:
+    """What a line is: a given, a whole step, or of a product by parts the tens, the ones and their joining."""
+    if "<<" not in line:
+        return "given"
+    if line.endswith(">>"):
+        return "ones" if before == "tens" else "tens"
+    return "joined" if before == "ones" else "whole"
+
+
+def _equation(
+    form: str, terms: list[str], symbol: str, parts: list[int], values: dict[str, int], kind: str
+) -> tuple[int, str, int] | None:
+    """The left side of a line's equation; None for the parts of what has none."""
+    if form == "joined":
+        return parts[0], "+", parts[1]
+    a, b = (_number(term, values) for term in terms)
+    if kind == "difference" and symbol == "-":
+        a, b = max(a, b), min(a, b)
+    if form == "whole":
+        return a, symbol, b
+    tens, ones = parts_of(a)
+    if symbol != "*" or not (tens and ones):
+        return None
+    return (tens if form == "tens" else ones), "*", b
+
+
+def _number(term: str, values: dict[str, int]) -> int:
+    """What a relation's term stands for: a number, or a person's."""
+    return int(term) if term.isdigit() else values[term]
 
 
 def _misread(number: int, world: World, rng: random.Random) -> int:
