@@ -153,13 +153,14 @@ def _boxed(model: Model) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
 
 
-def _shapes(model: Model) -> dict[str, Any]:
+def shapes(model: Model) -> dict[str, Any]:
+    """Shapes and types of a model's parameters, by path: {"attention_0/wq": ..., ...}."""
     return flatten_dict(nn.meta.unbox(_boxed(model)), sep="/")
 
 
 def _names(model: Model) -> dict[str, str]:
     """For each parameter of the decoder what transformers calls it."""
-    paths = [path for path in _shapes(model) if not path.startswith("value_head/")]
+    paths = [path for path in shapes(model) if not path.startswith("value_head/")]
     return {path: stored_name(path.removeprefix("decoder/"), model.decoder.config) for path in paths}
 
 
@@ -168,7 +169,7 @@ def _places(model: Model, sharding: Any) -> dict[str, Sharding]:
     if sharding is None:
         sharding = SingleDeviceSharding(jax.devices()[0])
     if isinstance(sharding, Sharding):
-        return dict.fromkeys(_shapes(model), sharding)
+        return dict.fromkeys(shapes(model), sharding)
     tree = rules.of_params(_boxed(model), sharding) if isinstance(sharding, Mesh) else sharding
     places: dict[str, Any] = flatten_dict(tree, sep="/")
     return places
@@ -176,7 +177,7 @@ def _places(model: Model, sharding: Any) -> dict[str, Sharding]:
 
 def _differences(model: Model, stored: dict[str, Tensor]) -> Iterator[str]:
     """What is missing, what is left over, and what has another shape, a line each."""
-    config, names, wanted = model.decoder.config, _names(model), _shapes(model)
+    config, names, wanted = model.decoder.config, _names(model), shapes(model)
     known = set(names.values())
     if config.tied_embedding:
         known.add(_OUTSIDE["unembedding"])  # a copy of the embedding, which transformers passes over as well
@@ -263,11 +264,9 @@ def save(
     Raises:
       InputError: the folder is taken or not writable, or transformers has no architecture for the model.
     """
-    folder, kind = Path(folder), families.VALUE if isinstance(model, ValueModel) else families.CAUSAL
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: there is something already; give a new folder, or remove this one")
+    kind = families.VALUE if isinstance(model, ValueModel) else families.CAUSAL
     flat: dict[str, Any] = flatten_dict(params, sep="/")
-    if odd := set(flat) ^ set(_shapes(model)):
+    if odd := set(flat) ^ set(shapes(model)):
         raise ValueError(f"parameters that are not the model's, or lacking: {sorted(odd)}")
     config = model.decoder.config
     if kind == families.VALUE:  # the unembedding is of no use to it
@@ -277,19 +276,10 @@ def save(
     raw = families.write(config, kind, str(dtype))
     if kind == families.VALUE:
         raw |= {"id2label": LABELS, "label2id": {label: int(i) for i, label in LABELS.items()}}
-    partial = folder.with_name(folder.name + files.PARTIAL)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with files.new_folder(Path(folder)) as partial:
         tensors.write_folder(partial, _sources(flat, config), shard_bytes)
         raw |= _copy_tokenizer(Path(tokenizer), partial) if tokenizer is not None else {}
         files.write_json(partial / "config.json", raw)
-        partial.replace(folder)
-        files.sync_folder(folder.parent)
-    except OSError as error:
-        raise files.unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sources(flat: dict[str, Any], config: DecoderConfig) -> Iterator[Source]:

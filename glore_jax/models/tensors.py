@@ -73,9 +73,10 @@ def _none(folder: Path, single: str) -> InputError:
     pickled = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLED)
     if not pickled:
         return InputError(f"{folder}: neither {single} nor {single}.index.json is there; give a Hugging Face folder")
+    reader = "transformers import AutoModelForCausalLM" if single == SINGLE else "peft import AutoPeftModelForCausalLM"
     return InputError(
         f"{folder}: only pickled weights ({', '.join(pickled)}), which run code when they are read; expected "
-        'safetensors. If you trust them, convert: python -c "from transformers import AutoModelForCausalLM as M; '
+        f'safetensors. If you trust them, convert: python -c "from {reader} as M; '
         f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\""
     )
 
