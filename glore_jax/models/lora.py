@@ -44,7 +44,8 @@ def init(rng: jax.Array, params: Any, config: LoraConfig) -> Any:
       params: whose layers named in `config.targets` get one; arrays or their shapes.
     """
     adapter: dict[str, Any] = {}
-    for path, weight in flatten_dict(params, sep="/").items():
+    layers: dict[str, Any] = flatten_dict(params, sep="/")
+    for path, weight in layers.items():
         name = path.rsplit("/", 1)[-1]
         if name in config.targets:
             inputs, outputs = weight.shape[::-1] if name == "unembedding" else weight.shape
@@ -56,9 +57,10 @@ def init(rng: jax.Array, params: Any, config: LoraConfig) -> Any:
 
 def merge(params: Any, adapter: Any, config: LoraConfig) -> Any:
     """Parameters with the adapter's changes in them: summed in float32, of the parameters' types."""
-    merged, changes = flatten_dict(params, sep="/"), flatten_dict(adapter, sep="/")
+    merged: dict[str, Any] = flatten_dict(params, sep="/")
+    changes: dict[str, Any] = flatten_dict(adapter, sep="/")
     for path in {path.rsplit("/", 1)[0] for path in changes}:
-        weight: Any = merged[path]
+        weight = merged[path]
         change = changes[f"{path}/a"].astype(jnp.float32) @ changes[f"{path}/b"].astype(jnp.float32)
         change = change.T if path.endswith("unembedding") else change  # [vocabulary, model], as torch has it
         merged[path] = (weight.astype(jnp.float32) + config.scale * change).astype(weight.dtype)

@@ -188,7 +188,7 @@ def write(path: Path, sources: Sequence[Source]) -> None:
             array = np.ascontiguousarray(source.array())
             if array.shape != source.shape or array.dtype != source.dtype:
                 raise ValueError(f"{source.name} is {array.dtype}{array.shape}, not {source.dtype}{source.shape}")
-            file.write(array.tobytes())
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def write_folder(folder: Path, sources: Iterable[Source], shard_bytes: int) -> None:
