@@ -284,7 +284,13 @@ class CausalLM(nn.Module):
 
 
 def read(model: Decoder, tokens_BxT: jax.Array) -> jax.Array:
-    """Hidden states [B, T, D] of whole sequences, one a row, read causally; inside `apply` of a module around it."""
+    """Hidden states [B, T, D] of whole sequences, one a row, read causally; inside `apply` of a module around it.
+
+    Raises:
+      ValueError: a prefix LM, which has to know what of a sequence it was given.
+    """
+    if model.config.prefix_lm:
+        raise ValueError("a model with prefix_lm cannot be called on tokens alone; call its decoder with a mask")
     positions_BxT = jnp.broadcast_to(jnp.arange(tokens_BxT.shape[1], dtype=jnp.int32)[None, :], tokens_BxT.shape)
     return model(tokens_BxT, positions_BxT, causal_mask(jnp.ones_like(tokens_BxT)))[0]
 

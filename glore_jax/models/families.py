@@ -50,12 +50,13 @@ class Family:
     scores: bool = True
 
 
+_QWEN = {"sliding_window": 4096, "max_window_layers": 28, "num_key_value_heads": 32}
 _GEMMA = {"post_norms": True, "unit_offset_norm": True, "scale_embedding": True, "activation": "gelu_tanh"}
 FAMILIES = (
     Family("llama", "Llama", {}),
-    Family("mistral", "Mistral", {}, ("layer_windows",), {"sliding_window": 4096}),
-    Family("qwen2", "Qwen2", {"qkv_bias": True}, ("layer_windows",)),
-    Family("qwen3", "Qwen3", {"qk_norm": True}, ("layer_windows",), {"head_dim": 128}),
+    Family("mistral", "Mistral", {}, ("layer_windows",), {"sliding_window": 4096, "num_key_value_heads": 8}),
+    Family("qwen2", "Qwen2", {"qkv_bias": True}, ("layer_windows",), _QWEN),
+    Family("qwen3", "Qwen3", {"qk_norm": True}, ("layer_windows",), _QWEN | {"head_dim": 128}),
     Family(
         "gemma2",
         "Gemma2",
@@ -65,6 +66,7 @@ FAMILIES = (
             "attn_logit_softcapping": 50.0,
             "final_logit_softcapping": 30.0,
             "head_dim": 256,
+            "num_key_value_heads": 4,
             "query_pre_attn_scalar": 256,
             "sliding_window": 4096,
             "sliding_window_pattern": 2,
@@ -78,6 +80,7 @@ FAMILIES = (
         ("layer_windows", "logit_soft_cap", "query_pre_attn_scalar", "local_rope_theta"),
         {
             "head_dim": 256,
+            "num_key_value_heads": 4,
             "query_pre_attn_scalar": 256,
             "sliding_window": 4096,
             "sliding_window_pattern": 6,
@@ -175,7 +178,7 @@ def _read_windows(family: Family, raw: Json, problems: list[str]) -> Json:
     if family.model_type == "mistral":
         kinds = [_SLIDING if window else _FULL] * layers
     elif family.stem.startswith("Qwen"):
-        kinds = [_SLIDING if i >= raw.get("max_window_layers", 28) else _FULL for i in range(layers)]
+        kinds = [_SLIDING if i >= raw["max_window_layers"] else _FULL for i in range(layers)]
     else:
         kinds = [_SLIDING if (i + 1) % raw["sliding_window_pattern"] else _FULL for i in range(layers)]
     if family.model_type != "mistral":
@@ -247,6 +250,7 @@ def write(config: DecoderConfig, kind: str, dtype: str) -> Json:
         raw["sliding_window"] = max(c.layer_windows, default=0) or None
         if family.model_type != "mistral":
             raw["layer_types"] = [_SLIDING if c.window(i) else _FULL for i in range(c.num_layers)]
+        if family.stem.startswith("Qwen"):
             raw["use_sliding_window"] = any(c.layer_windows)
     if "attention_soft_cap" in family.options:
         raw["attn_logit_softcapping"] = c.attention_soft_cap or None

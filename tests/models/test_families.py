@@ -66,6 +66,20 @@ def test_64_greedy_tokens_through_the_cache_are_those_of_transformers(family: st
     np.testing.assert_array_equal([c.tokens for c in found], expected["greedy"])
 
 
+def test_log_probabilities_of_sampling_are_of_capped_logits():
+    model, params = loaded("gemma2")
+    settings = tiny.sampling(slots=2, sources=2, chunk=8, buckets=(24,), max_new_tokens=8)
+    prompts = checkpoints.prompts()[1:]
+    requests = [Request(str(i), i, len(prompt), 1.0) for i, prompt in enumerate(prompts)]
+    found = Engine(model.decoder, params, settings, eos=-1, pad=0).generate(prompts, requests, jax.random.key(0))
+    rows = [[*prompt, *completion.tokens] for prompt, completion in zip(prompts, found, strict=True)]
+    nats = jax.nn.log_softmax(call(model, params, checkpoints.padded(rows)))
+    for r, (prompt, completion) in enumerate(zip(prompts, found, strict=True)):
+        places = range(len(prompt) - 1, len(rows[r]) - 1)
+        expected = sum(float(nats[r, t, rows[r][t + 1]]) for t in places)
+        assert completion.logprob == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("family", ["mistral", "gemma3"])
 def test_a_model_split_over_devices_computes_the_same(family: str):
     """A model that was loaded onto a mesh, with every matrix split, gives the same logits."""

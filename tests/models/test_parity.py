@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     torch = pytest.importorskip("torch", reason="the extra `parity` is not installed")
     transformers = pytest.importorskip("transformers", reason="the extra `parity` is not installed")
 
-from glore_jax.models import huggingface
+from glore_jax.models import families, huggingface
 from glore_jax.models.value_head import ValueModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
@@ -80,6 +80,29 @@ def test_what_transformers_saves_is_read_as_what_it_was(family: str, tmp_path: P
     expected, first = huggingface.load(given)
     assert model == expected
     jax.tree.map(np.testing.assert_array_equal, params, first)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda f: f.model_type)
+def test_keys_that_a_file_leaves_out_are_what_transformers_takes_them_for(family: families.Family):
+    sizes = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 7, "num_attention_heads": 32}
+    sizes |= {"intermediate_size": 48}
+    problems: list[str] = []
+    ours, _ = families.read(sizes | {"architectures": [family.stem + families.CAUSAL]}, problems)
+    theirs = transformers.AutoConfig.for_model(family.model_type, **sizes)
+    assert ours is not None and not problems
+    assert ours.head_dim == (getattr(theirs, "head_dim", None) or 2)
+    assert ours.num_kv_heads == theirs.num_key_value_heads
+    assert ours.norm_eps == theirs.rms_norm_eps
+    assert ours.tied_embedding == theirs.tie_word_embeddings
+    rotary = theirs.rope_parameters
+    assert ours.rope_theta == rotary.get("full_attention", rotary)["rope_theta"]
+    assert ours.local_rope_theta == rotary.get("sliding_attention", {}).get("rope_theta", 0.0)
+    kinds = getattr(theirs, "layer_types", None) or ["sliding_attention" if family.stem == "Mistral" else ""] * 7
+    windows = [theirs.sliding_window if kind == "sliding_attention" else 0 for kind in kinds]
+    assert [ours.window(i) for i in range(7)] == windows
+    assert ours.attention_soft_cap == (getattr(theirs, "attn_logit_softcapping", None) or 0.0)
+    assert ours.logit_soft_cap == (getattr(theirs, "final_logit_softcapping", None) or 0.0)
+    assert ours.query_pre_attn_scalar == getattr(theirs, "query_pre_attn_scalar", 0.0)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -75,6 +75,12 @@ def test_packed_rows_with_windows_equal_separate_rows():
     assert np.isfinite(packed).all()
 
 
+def test_a_prefix_lm_is_not_called_on_tokens_alone():
+    model = decoder.CausalLM(Decoder(tiny.decoder_config(prefix_lm=True)))
+    with pytest.raises(ValueError, match="call its decoder with a mask"):
+        model.apply({"params": PARAMS}, row(3)[0])
+
+
 def test_a_cache_needs_the_positions_of_its_columns():
     tokens, positions = row(4)
     mask = decoder.causal_mask(jnp.ones_like(tokens))

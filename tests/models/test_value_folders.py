@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
 from glore_jax.errors import InputError
 from glore_jax.models import decoder, huggingface, value_head
 from glore_jax.models.value_head import ValueModel
+from glore_jax.parallel import mesh as meshes
 
 RNG = np.random.default_rng(5)
 WEIGHT, BIAS = RNG.normal(size=(2, 32)).astype(np.float32), RNG.normal(size=2).astype(np.float32)
@@ -62,6 +65,16 @@ def test_a_value_model_comes_back_bit_by_bit(tmp_path: Path):
     values = call(again, found, tokens)
     assert values.shape == tokens.shape
     np.testing.assert_allclose(values, call(model, params, tokens), rtol=1e-6, atol=1e-6)
+
+
+def test_a_value_model_lies_where_it_shall(tmp_path: Path):
+    folder = folder_of(tmp_path, {"score.weight": WEIGHT, "score.bias": BIAS})
+    _, whole = huggingface.load(folder)
+    mesh = meshes.make()
+    for sharding in (mesh, NamedSharding(mesh, P("data"))):
+        _, params = huggingface.load(folder, sharding=sharding)
+        jax.tree.map(np.testing.assert_array_equal, params, whole)
+        assert {x.sharding.mesh for x in jax.tree.leaves(params)} == {mesh}
 
 
 @pytest.mark.parametrize("labels", [1, 2])
