@@ -280,7 +280,7 @@ class CausalLM(nn.Module):
         nn.share_scope(self, self.decoder)
         hidden_BxTxD = read(self.decoder, tokens_BxT)
         params = nn.meta.unbox(self.decoder.variables["params"])
-        return logits(params, hidden_BxTxD, self.decoder.config.logit_soft_cap)
+        return logits(params, hidden_BxTxD, self.decoder)
 
 
 def read(model: Decoder, tokens_BxT: jax.Array) -> jax.Array:
@@ -301,13 +301,14 @@ def init(model: Decoder, key: jax.Array) -> Any:
     return nn.meta.unbox(model.init(key, tokens, tokens, jnp.ones((1, 8, 8), bool))["params"])
 
 
-def logits(params: Any, hidden: jax.Array, cap: float = 0.0) -> jax.Array:
+def logits(params: Any, hidden: jax.Array, model: Any = None) -> jax.Array:
     """Next-token logits [..., V] in float32 of hidden states [..., D].
 
     Args:
       params: of the decoder; one with a tied embedding has no unembedding.
-      cap: the configuration's `logit_soft_cap`.
+      model: what made the hidden states; a `Decoder` has a `logit_soft_cap`, anything else has none.
     """
+    cap = model.config.logit_soft_cap if isinstance(model, Decoder) else 0.0
     unembedding_VxD = params["unembedding"] if "unembedding" in params else params["embedding"]
     return soft_cap((hidden @ unembedding_VxD.astype(hidden.dtype).T).astype(jnp.float32), cap)
 

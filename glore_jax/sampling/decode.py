@@ -169,7 +169,7 @@ def decode_chunk(model: decoder.Decoder, shapes: Shapes, params: Any, slots: Slo
         where = s.prefix_B, s.start_B, s.step, shapes.prefix_columns, shapes.ring
         read = s.token_B[:, None], (s.prefix_B + count_B)[:, None], kv_cache.visible(*where)[:, None]
         hidden, cache = model.apply({"params": params}, *read, s.cache, column, kv_cache.positions(*where))
-        logits_BxV = decoder.logits(params, hidden[:, 0], model.config.logit_soft_cap)
+        logits_BxV = decoder.logits(params, hidden[:, 0], model)
         token_B = draw(logits_BxV, uniforms(key, s.name_Bx2, count_B), s.temperature_B)
         hit_BxV = token_B[:, None] == jnp.arange(logits_BxV.shape[1])[None, :]
         chosen_B = jnp.sum(jnp.where(hit_BxV, logits_BxV, 0.0), axis=-1) - jax.nn.logsumexp(logits_BxV, axis=-1)
