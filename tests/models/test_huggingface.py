@@ -65,15 +65,16 @@ def test_half_precision_stays_or_is_widened(dtype: Any, tmp_path: Path):
     model, params = huggingface.load(given)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype(dtype)}
     assert model.decoder.config.dtype == np.dtype(dtype).name
-    tokens = jnp.asarray([[5, 9, 9, 7]])
-    logits = call(model, params, tokens)
-    assert logits.dtype == jnp.float32
     huggingface.save(model, params, tmp_path / "made")
     assert bits(tmp_path / "made") == bits(given)
     wide, widened = huggingface.load(given, dtype="float32")
     assert wide.decoder.config.dtype == "float32"
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.astype(jnp.float32), b), params, widened)
-    np.testing.assert_allclose(logits, call(wide, widened, tokens), atol=0.3)
+    if dtype == BFLOAT16:
+        tokens = jnp.asarray([[5, 9, 9, 7]])
+        logits = call(model, params, tokens)
+        assert logits.dtype == jnp.float32
+        np.testing.assert_allclose(logits, call(wide, widened, tokens), atol=0.3)
 
 
 def test_shards_are_written_and_read(tmp_path: Path):
