@@ -38,6 +38,13 @@ setup(
             "pyright[nodejs]>=1.1.400",  # types; with the runtime it needs
             "import-linter>=2.1",  # imports run downward only
         ],
+        # Only for tests/models/test_parity*.py and to pin reference figures anew; what they compute lies in
+        # tests/models/golden/, which everybody tests against. Large: a gigabyte, more where torch brings CUDA.
+        "parity": [
+            "torch>=2.8",  # what transformers computes with
+            "transformers>=5",  # the reference for every family of decoders
+            "peft>=0.18",  # the reference for LoRA adapters
+        ],
     },
     entry_points={"console_scripts": ["glore = glore_jax.cli:main"]},
 )

@@ -173,3 +173,20 @@ def test_a_file_in_the_place_of_the_folder_is_an_input_error(tmp_path: Path):
 def test_sha256_is_that_of_the_bytes(tmp_path: Path):
     files.write_bytes(tmp_path / "x", b"abc")
     assert files.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_new_folder_is_whole_or_absent(tmp_path: Path):
+    folder = tmp_path / "made"
+    (tmp_path / "made.partial").mkdir()
+    (tmp_path / "made.partial" / "left behind").touch()
+    with pytest.raises(KeyError), files.new_folder(folder) as partial:
+        (partial / "half").touch()
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    with files.new_folder(folder) as partial:
+        (partial / "a").touch()
+        assert not folder.exists()
+    assert [p.name for p in tmp_path.rglob("*")] == ["made", "a"]
+    for taken in (folder, folder / "a"):
+        with pytest.raises(InputError, match="there is something already"), files.new_folder(taken):
+            pass

@@ -1,8 +1,11 @@
-"""The one transformer: a decoder of the Llama shape, as pure functions over a parameter tree.
+"""The one transformer: a decoder as pure functions over a parameter tree; the families differ by configuration.
 
-Pre-norm (RMSNorm), rotary positions, grouped-query attention, SwiGLU. The model knows nothing of
-prompts, slots or packing: callers hand in positions and a mask, and for decoding a cache with the
-column to write. Layers are unrolled and each has a cache of its own, because on a CPU a scan over
+Pre-norm (RMSNorm), rotary positions, grouped-query attention, a gated feed-forward: the Llama shape. What Mistral,
+Qwen and Gemma add to it (windows, biases, norms of queries and keys, soft caps, ...) is a field of `DecoderConfig`
+each, and costs nothing where it is off. `models.families` has the fields of each family.
+
+The model knows nothing of prompts, slots or packing: callers hand in positions and a mask, and for decoding a cache
+with the column to write. Layers are unrolled and each has a cache of its own, because on a CPU a scan over
 layers with one stacked cache is about three times slower to decode with.
 
 Shape suffixes: B rows, T tokens, S cache columns, D model, N query heads, K key heads,
@@ -18,12 +21,39 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from glore_jax.models import rotary
+from glore_jax.models.rotary import rotate
+
 Cache = list[dict[str, jax.Array]]
+ACTIVATIONS = {"silu": nn.silu, "gelu_tanh": lambda x: nn.gelu(x, approximate=True)}
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of a decoder. Names follow the Llama family."""
+    """Sizes and traits of a decoder. Sizes are named as in the Llama family.
+
+    Attributes:
+      norm_eps: added to the variance in every RMSNorm.
+      dtype: in which layers compute; norms, scores and the residual stream stay float32.
+      prefix_lm: what a model is given is read in both directions, what it writes causally.
+      max_positions: longest sequence the model was made for, as exports say it; 0 where nobody said. Not enforced.
+      rope_theta: base of the rotary frequencies.
+      rope_factor: slows the rotary frequencies by this factor, to reach longer contexts (linear scaling).
+      rope_original: if not 0, `rope_factor` is for slow frequencies alone (Llama 3.1): those with fewer than
+        `rope_low` turns in `rope_original` positions take it, those with more than `rope_high` turns do not, and
+        between the two it fades in.
+      local_rope_theta: base of the rotary frequencies, unscaled, of layers with a window; 0: as the others.
+      layer_windows: for each layer how many positions back a token sees, itself included; 0: all. Empty: all layers 0.
+      qkv_bias: queries, keys and values have biases.
+      qk_norm: RMSNorm of each query and key head, before the rotation.
+      query_pre_attn_scalar: scores are divided by its square root; 0: by that of `head_dim`.
+      attention_soft_cap, logit_soft_cap: squash scores and logits to within this bound by tanh; 0: no bound.
+      post_norms: RMSNorm of what attention and feed-forward give to the residual stream too.
+      unit_offset_norm: RMSNorm multiplies by 1 + scale, so that a scale of 0 does nothing.
+      scale_embedding: embeddings are multiplied by the square root of `d_model`, rounded to `dtype`.
+      tied_embedding: the embedding is the unembedding too.
+      activation: of the feed-forward's gate: `silu` or `gelu_tanh`.
+    """
 
     vocab_size: int
     d_model: int = 128
@@ -35,13 +65,40 @@ class DecoderConfig:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     dtype: str = "float32"
-    prefix_lm: bool = False  # what a model is given is read in both directions, what it writes causally
+    prefix_lm: bool = False
+    max_positions: int = 0
+    rope_factor: float = 1.0
+    rope_original: int = 0
+    rope_low: float = 1.0
+    rope_high: float = 4.0
+    local_rope_theta: float = 0.0
+    layer_windows: tuple[int, ...] = ()
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    query_pre_attn_scalar: float = 0.0
+    attention_soft_cap: float = 0.0
+    logit_soft_cap: float = 0.0
+    post_norms: bool = False
+    unit_offset_norm: bool = False
+    scale_embedding: bool = False
+    tied_embedding: bool = False
+    activation: str = "silu"
 
     def __post_init__(self):
+        # JSON knows lists only; a configuration is a static argument, so it must be hashable.
+        object.__setattr__(self, "layer_windows", tuple(self.layer_windows))
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.num_kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions")
+        if self.layer_windows and len(self.layer_windows) != self.num_layers:
+            raise ValueError(f"layer_windows has {len(self.layer_windows)} entries for num_layers={self.num_layers}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation!r} is none of {sorted(ACTIVATIONS)}")
+
+    def window(self, layer: int) -> int:
+        """How many positions back a layer sees; 0: all."""
+        return self.layer_windows[layer] if self.layer_windows else 0
 
 
 def _weight(axes: tuple[str, ...], fan_in: int) -> Any:
@@ -50,32 +107,38 @@ def _weight(axes: tuple[str, ...], fan_in: int) -> Any:
 
 
 class RMSNorm(nn.Module):
+    """Of the last axis: [..., D], or [..., H] where it is one of heads."""
+
     eps: float
     dtype: str  # of the result
+    unit_offset: bool = False  # multiply by 1 + scale
 
     @nn.compact
-    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-        init: Any = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
-        scale_D = self.param("scale", init, (x_BxTxD.shape[-1],), jnp.float32)
-        x = x_BxTxD.astype(jnp.float32)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        start = nn.initializers.zeros_init() if self.unit_offset else nn.initializers.ones_init()
+        init: Any = nn.with_logical_partitioning(start, ("norm",))
+        scale_D: Any = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        scale_D = scale_D.astype(jnp.float32)
+        if self.unit_offset:
+            scale_D = 1.0 + scale_D
+        x = x.astype(jnp.float32)
         variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
         normed = x * jax.lax.rsqrt(variance + self.eps)
-        return (normed * scale_D[None, None, :]).astype(self.dtype)
+        return (normed * scale_D[(None,) * (x.ndim - 1)]).astype(self.dtype)
 
 
-def rotate(x_BxTxNxH: jax.Array, positions_BxT: jax.Array, theta: float) -> jax.Array:
-    """Rotary position embedding in the half-split layout that Llama checkpoints use."""
-    half = x_BxTxNxH.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions_BxT.astype(jnp.float32)[:, :, None, None] * frequencies[None, None, None, :]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    a, b = jnp.split(x_BxTxNxH.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-    return rotated.astype(x_BxTxNxH.dtype)
+def _norm(c: DecoderConfig, name: str | None = None) -> RMSNorm:
+    return RMSNorm(c.norm_eps, c.dtype, c.unit_offset_norm, name=name)
+
+
+def soft_cap(x: jax.Array, cap: float) -> jax.Array:
+    """Values squashed to (-cap, cap), near 0 as they were; a cap of 0 changes nothing."""
+    return cap * jnp.tanh(x / cap) if cap else x
 
 
 class Attention(nn.Module):
     config: DecoderConfig
+    local: bool = False  # one of the layers that turn by `local_rope_theta`
 
     @nn.compact
     def __call__(self, x_BxTxD, positions_BxT, mask_BxTxS, layer_cache, column):
@@ -91,8 +154,12 @@ class Attention(nn.Module):
         q = (x_BxTxD @ wq.astype(dtype)).reshape(B, T, c.num_heads, c.head_dim)
         k = (x_BxTxD @ wk.astype(dtype)).reshape(B, T, c.num_kv_heads, c.head_dim)
         v = (x_BxTxD @ wv.astype(dtype)).reshape(B, T, c.num_kv_heads, c.head_dim)
-        q = rotate(q, positions_BxT, c.rope_theta)
-        k_BxKxSxH = rotate(k, positions_BxT, c.rope_theta).transpose(0, 2, 1, 3)
+        if c.qkv_bias:
+            q, k, v = q + self._bias("bq", q), k + self._bias("bk", k), v + self._bias("bv", v)
+        if c.qk_norm:
+            q, k = _norm(c, "q_norm")(q), _norm(c, "k_norm")(k)
+        q = self._rotate(q, positions_BxT)
+        k_BxKxSxH = self._rotate(k, positions_BxT).transpose(0, 2, 1, 3)
         v_BxKxSxH = v.transpose(0, 2, 1, 3)
         if layer_cache is not None:
             zero = jnp.zeros((), jnp.int32)
@@ -104,13 +171,29 @@ class Attention(nn.Module):
         group = c.num_heads // c.num_kv_heads
         q_BxKxGxTxH = q.reshape(B, T, c.num_kv_heads, group, c.head_dim).transpose(0, 2, 3, 1, 4)
         q_BxKxGTxH = q_BxKxGxTxH.reshape(B, c.num_kv_heads, group * T, c.head_dim)
-        scores = jnp.einsum("bkth,bksh->bkts", q_BxKxGTxH * c.head_dim**-0.5, k_BxKxSxH.astype(dtype))
-        scores = scores.reshape(B, c.num_kv_heads, group, T, -1).astype(jnp.float32)
+        scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
+        scores = jnp.einsum("bkth,bksh->bkts", q_BxKxGTxH * scale, k_BxKxSxH.astype(dtype))
+        scores = soft_cap(scores.reshape(B, c.num_kv_heads, group, T, -1).astype(jnp.float32), c.attention_soft_cap)
         scores = jnp.where(mask_BxTxS[:, None, None, :, :], scores, -1e9)
         weights = jax.nn.softmax(scores, axis=-1).astype(dtype).reshape(B, c.num_kv_heads, group * T, -1)
         mixed = jnp.einsum("bkts,bksh->bkth", weights, v_BxKxSxH.astype(dtype))
         mixed = mixed.reshape(B, c.num_kv_heads, group, T, c.head_dim).transpose(0, 3, 1, 2, 4)
         return mixed.reshape(B, T, c.num_heads * c.head_dim) @ wo.astype(dtype), layer_cache
+
+    def _bias(self, name: str, x_BxTxNxH: jax.Array) -> jax.Array:
+        """A bias of its own for each axis of each head, in the shape of what it is added to."""
+        heads, size = x_BxTxNxH.shape[2:]
+        axis = "heads" if name == "bq" else "kv_heads"
+        init: Any = nn.with_logical_partitioning(nn.initializers.zeros_init(), (axis,))
+        bias: Any = self.param(name, init, (heads * size,))
+        return bias.astype(x_BxTxNxH.dtype).reshape(1, 1, heads, size)
+
+    def _rotate(self, x_BxTxNxH: jax.Array, positions_BxT: jax.Array) -> jax.Array:
+        c = self.config
+        if self.local:
+            return rotate(x_BxTxNxH, positions_BxT, c.local_rope_theta)
+        scaling = rotary.slowed(c.rope_factor, c.rope_original, c.rope_low, c.rope_high)
+        return rotate(x_BxTxNxH, positions_BxT, c.rope_theta, scaling)
 
 
 class FeedForward(nn.Module):
@@ -123,14 +206,18 @@ class FeedForward(nn.Module):
         gate = self.param("gate", _weight(("embed", "mlp"), c.d_model), (c.d_model, c.d_ff))
         up = self.param("up", _weight(("embed", "mlp"), c.d_model), (c.d_model, c.d_ff))
         down = self.param("down", _weight(("mlp", "embed"), 2 * c.num_layers * c.d_ff), (c.d_ff, c.d_model))
-        return (nn.silu(x_BxTxD @ gate.astype(dtype)) * (x_BxTxD @ up.astype(dtype))) @ down.astype(dtype)
+        activation = ACTIVATIONS[c.activation]
+        return (activation(x_BxTxD @ gate.astype(dtype)) * (x_BxTxD @ up.astype(dtype))) @ down.astype(dtype)
 
 
 class Decoder(nn.Module):
-    """`apply({"params": params}, tokens_BxT, positions_BxT, mask_BxTxS, cache, column)`.
+    """`apply({"params": params}, tokens_BxT, positions_BxT, mask_BxTxS, cache, column, key_positions_BxS)`.
 
     Returns the final hidden states [B, T, D] and the updated cache (None without one). Heads
     (`logits`, `models.value_head`) are applied to the positions that need them.
+
+    Key positions say at which position each cache column stands, for layers with a window. They may be left out
+    without a cache: the keys are then the tokens themselves.
     """
 
     config: DecoderConfig
@@ -139,12 +226,17 @@ class Decoder(nn.Module):
         c = self.config
         init: Any = nn.with_logical_partitioning(nn.initializers.normal(c.d_model**-0.5), ("vocab", "embed"))
         self.embedding: Any = self.param("embedding", init, (c.vocab_size, c.d_model))
-        self.unembedding: Any = self.param("unembedding", init, (c.vocab_size, c.d_model))
-        self.attention_norm = [RMSNorm(c.norm_eps, c.dtype) for _ in range(c.num_layers)]
-        self.attention = [Attention(c) for _ in range(c.num_layers)]
-        self.mlp_norm = [RMSNorm(c.norm_eps, c.dtype) for _ in range(c.num_layers)]
-        self.mlp = [FeedForward(c) for _ in range(c.num_layers)]
-        self.final_norm = RMSNorm(c.norm_eps, c.dtype)
+        if not c.tied_embedding:
+            self.unembedding: Any = self.param("unembedding", init, (c.vocab_size, c.d_model))
+        layers = range(c.num_layers)
+        self.attention_norm = [_norm(c) for _ in layers]
+        self.attention = [Attention(c, bool(c.window(i) and c.local_rope_theta)) for i in layers]
+        self.mlp_norm = [_norm(c) for _ in layers]
+        self.mlp = [FeedForward(c) for _ in layers]
+        if c.post_norms:
+            self.post_attention_norm = [_norm(c) for _ in layers]
+            self.post_mlp_norm = [_norm(c) for _ in layers]
+        self.final_norm = _norm(c)
 
     def __call__(
         self,
@@ -153,19 +245,54 @@ class Decoder(nn.Module):
         mask_BxTxS: jax.Array,
         cache: Cache | None = None,
         column: jax.Array | None = None,
+        key_positions_BxS: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache | None]:
+        c = self.config
+        masks = _windowed(c, mask_BxTxS, positions_BxT, positions_BxT if cache is None else key_positions_BxS)
         # The residual stream stays float32: in bfloat16 small branches are rounded away, and learning takes longer.
-        x = jnp.take(self.embedding, tokens_BxT, axis=0)
+        x = jnp.take(self.embedding, tokens_BxT, axis=0).astype(jnp.float32)
+        if c.scale_embedding:
+            x = x * jnp.asarray(c.d_model**0.5, c.dtype).astype(jnp.float32)
         new_cache: list[Any] = []
-        for i in range(self.config.num_layers):
+        for i in range(c.num_layers):
             layer_cache = None if cache is None else cache[i]
             mixed, layer_cache = self.attention[i](
-                self.attention_norm[i](x), positions_BxT, mask_BxTxS, layer_cache, column
+                self.attention_norm[i](x), positions_BxT, masks[c.window(i)], layer_cache, column
             )
-            x = x + mixed.astype(jnp.float32)
-            x = x + self.mlp[i](self.mlp_norm[i](x)).astype(jnp.float32)
+            x = x + (self.post_attention_norm[i](mixed) if c.post_norms else mixed).astype(jnp.float32)
+            fed = self.mlp[i](self.mlp_norm[i](x))
+            x = x + (self.post_mlp_norm[i](fed) if c.post_norms else fed).astype(jnp.float32)
             new_cache.append(layer_cache)
         return self.final_norm(x), (None if cache is None else new_cache)
+
+
+class CausalLM(nn.Module):
+    """Logits as a plain call: `CausalLM(decoder).apply({"params": params}, tokens_BxT) -> logits_BxTxV` in float32.
+
+    The parameters are the decoder's own. Each row is one sequence from position 0 on, read causally, so padding at
+    its end changes nothing before it. `model.decoder` is what samplers and losses take.
+    """
+
+    decoder: Decoder
+
+    @nn.compact
+    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
+        nn.share_scope(self, self.decoder)
+        hidden_BxTxD = read(self.decoder, tokens_BxT)
+        params = nn.meta.unbox(self.decoder.variables["params"])
+        return logits(params, hidden_BxTxD, self.decoder)
+
+
+def read(model: Decoder, tokens_BxT: jax.Array) -> jax.Array:
+    """Hidden states [B, T, D] of whole sequences, one a row, read causally; inside `apply` of a module around it.
+
+    Raises:
+      ValueError: a prefix LM, which has to know what of a sequence it was given.
+    """
+    if model.config.prefix_lm:
+        raise ValueError("a model with prefix_lm cannot be called on tokens alone; call its decoder with a mask")
+    positions_BxT = jnp.broadcast_to(jnp.arange(tokens_BxT.shape[1], dtype=jnp.int32)[None, :], tokens_BxT.shape)
+    return model(tokens_BxT, positions_BxT, causal_mask(jnp.ones_like(tokens_BxT)))[0]
 
 
 def init(model: Decoder, key: jax.Array) -> Any:
@@ -174,9 +301,32 @@ def init(model: Decoder, key: jax.Array) -> Any:
     return nn.meta.unbox(model.init(key, tokens, tokens, jnp.ones((1, 8, 8), bool))["params"])
 
 
-def logits(params: Any, hidden: jax.Array) -> jax.Array:
-    """Next-token logits [..., V] in float32 of hidden states [..., D]."""
-    return (hidden @ params["unembedding"].astype(hidden.dtype).T).astype(jnp.float32)
+def logits(params: Any, hidden: jax.Array, model: Any = None) -> jax.Array:
+    """Next-token logits [..., V] in float32 of hidden states [..., D].
+
+    Args:
+      params: of the decoder; one with a tied embedding has no unembedding.
+      model: what made the hidden states; a `Decoder` has a `logit_soft_cap`, anything else has none.
+    """
+    cap = model.config.logit_soft_cap if isinstance(model, Decoder) else 0.0
+    unembedding_VxD = params["unembedding"] if "unembedding" in params else params["embedding"]
+    return soft_cap((hidden @ unembedding_VxD.astype(hidden.dtype).T).astype(jnp.float32), cap)
+
+
+def _windowed(
+    c: DecoderConfig, mask_BxTxS: jax.Array, positions_BxT: jax.Array, key_positions_BxS: jax.Array | None
+) -> dict[int, jax.Array]:
+    """The mask for each window that layers have; 0 is the mask as it is.
+
+    A window counts positions, not columns, and to both sides: a prefix LM looks ahead no further than back.
+    """
+    masks = {0: mask_BxTxS}
+    for window in set(c.layer_windows) - {0}:
+        if key_positions_BxS is None:
+            raise ValueError("a decoder with layer_windows needs the key positions of its cache")
+        apart_BxTxS = jnp.abs(positions_BxT[:, :, None] - key_positions_BxS[:, None, :])
+        masks[window] = mask_BxTxS & (apart_BxTxS < window)
+    return masks
 
 
 def causal_mask(segments_BxT: jax.Array, prefix_BxT: jax.Array | None = None) -> jax.Array:

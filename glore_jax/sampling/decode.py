@@ -105,7 +105,7 @@ def prefill(
     both_ways = positions < prompt_P[:, None] - 1 if model.config.prefix_lm else None
     mask = decoder.causal_mask(inside.astype(jnp.int32), both_ways)
     cache = kv_cache.zeros(model.config, P, S)
-    _, cache = model.apply({"params": params}, tokens_PxS, positions, mask, cache, jnp.zeros((), jnp.int32))
+    _, cache = model.apply({"params": params}, tokens_PxS, positions, mask, cache, jnp.zeros((), jnp.int32), positions)
     return cache
 
 
@@ -166,11 +166,10 @@ def decode_chunk(model: decoder.Decoder, shapes: Shapes, params: Any, slots: Slo
     def one(_: jax.Array, s: Slots) -> Slots:
         count_B = s.step - s.start_B
         column = shapes.prefix_columns + s.step % shapes.ring
-        mask_BxS = kv_cache.visible(s.prefix_B, s.start_B, s.step, shapes.prefix_columns, shapes.ring)
-        hidden, cache = model.apply(
-            {"params": params}, s.token_B[:, None], (s.prefix_B + count_B)[:, None], mask_BxS[:, None], s.cache, column
-        )
-        logits_BxV = decoder.logits(params, hidden[:, 0])
+        where = s.prefix_B, s.start_B, s.step, shapes.prefix_columns, shapes.ring
+        read = s.token_B[:, None], (s.prefix_B + count_B)[:, None], kv_cache.visible(*where)[:, None]
+        hidden, cache = model.apply({"params": params}, *read, s.cache, column, kv_cache.positions(*where))
+        logits_BxV = decoder.logits(params, hidden[:, 0], model)
         token_B = draw(logits_BxV, uniforms(key, s.name_Bx2, count_B), s.temperature_B)
         hit_BxV = token_B[:, None] == jnp.arange(logits_BxV.shape[1])[None, :]
         chosen_B = jnp.sum(jnp.where(hit_BxV, logits_BxV, 0.0), axis=-1) - jax.nn.logsumexp(logits_BxV, axis=-1)

@@ -55,3 +55,19 @@ def visible(prefix_B: jax.Array, start_B: jax.Array, step: jax.Array, prefix_col
     columns = jnp.arange(ring)
     written = step - (step - columns) % ring
     return jnp.concatenate([prefix, written[None, :] >= start_B[:, None]], axis=1)
+
+
+def positions(prefix_B: jax.Array, start_B: jax.Array, step: jax.Array, prefix_columns: int, ring: int) -> jax.Array:
+    """At which position of its sequence each column stands: int32 [B, prefix_columns + ring].
+
+    It holds for the columns that are `visible`: prefix column j is position j, and what a slot wrote n steps after
+    its start stands n after its prefix.
+
+    >>> positions(jnp.array([1, 2]), jnp.array([0, 3]), jnp.array(3), 2, 3)[:, 2:]
+    Array([[4, 2, 3],
+           [2, 0, 1]], dtype=int32)
+    """
+    prefix = jnp.broadcast_to(jnp.arange(prefix_columns)[None, :], (prefix_B.shape[0], prefix_columns))
+    columns = jnp.arange(ring)
+    written = step - (step - columns) % ring
+    return jnp.concatenate([prefix, (prefix_B - start_B)[:, None] + written[None, :]], axis=1)

@@ -27,7 +27,8 @@ def _hidden(model: decoder.Decoder, params: Any, batch: Batch) -> jax.Array:
 
 def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
     """Cross-entropy of the next token (nats), on target positions."""
-    logits_BxTxV = decoder.logits(params["decoder"], _hidden(model, params["decoder"], batch))
+    hidden_BxTxD = _hidden(model, params["decoder"], batch)
+    logits_BxTxV = decoder.logits(params["decoder"], hidden_BxTxD, model)
     targets_BxT = batch["targets"].astype(jnp.int32)
     # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
     picked_BxT = jnp.sum(logits_BxTxV * jax.nn.one_hot(targets_BxT, logits_BxTxV.shape[-1]), axis=-1)
