@@ -12,7 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["glore_jax", "glore_jax.*"]),
-    package_data={"glore_jax": ["assets/*", "assets/*/*", "evaluation/*.j2"]},
+    package_data={"glore_jax": ["assets/*", "assets/*/*", "evaluation/*.j2", "tasks/*.tsv"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "jax>=0.10.2,<0.13",  # arrays, jit, sharding; no backend is required here, see the README
@@ -30,7 +30,14 @@ setup(
         "jinja2>=3.1",  # the report page itself, with escaping
     ],
     extras_require={
+        # The tasks gsm8k and svamp. Not for everybody: array_record has wheels for fewer systems than JAX has.
+        "datasets": [
+            "tensorflow-datasets>=4.9.9",  # downloads, checks and prepares published data sets; without TensorFlow
+            "array-record>=0.7",  # the files in which TFDS keeps them
+            "importlib-resources>=6",  # TFDS imports it without asking for it
+        ],
         "test": [
+            "glore_jax[datasets]",  # the tests read prepared data sets
             "pytest>=8",  # the test runner
             "pytest-timeout>=2.3",  # a stuck test fails and names itself
             "hypothesis>=6.100",  # property tests
