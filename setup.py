@@ -20,14 +20,15 @@ setup(
         "optax>=0.2.8",  # optimizers and schedules
         "orbax-checkpoint>=0.12",  # checkpoints of a training under way
         "ml-collections>=1.1",  # the configuration files
-        "sentencepiece>=0.2.1",  # tokenizers
+        "sentencepiece>=0.2.1",  # tokenizers: the own one, and those of Llama 2 and Mistral
+        "tokenizers>=0.22",  # the tokenizer.json of other published models
         "safetensors>=0.7",  # finished models
         "pyarrow>=21",  # tables of records, as Parquet
         "numpy>=2.0",  # host-side arrays
         "scipy>=1.13",  # Student's t for intervals over seeds
         "rich>=13",  # progress, tables, readable errors in the terminal
         "matplotlib>=3.9",  # the plots of the report page
-        "jinja2>=3.1",  # the report page itself, with escaping
+        "jinja2>=3.1",  # the report page, with escaping; chat templates, in its sandbox
     ],
     extras_require={
         # The tasks gsm8k and svamp. Not for everybody: array_record has wheels for fewer systems than JAX has.

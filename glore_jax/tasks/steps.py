@@ -38,7 +38,7 @@ def _cut(line: str) -> list[str]:
 
 
 def _place(line: str, start: int, end: int) -> int:
-    """Where to cut between a result that ends at `start` and one that begins at `end`: as late as the best cut allows."""
+    """Where to cut between a result that ends at `start` and one that begins at `end`: late, by the best kind."""
     for cut in _CUTS:
         if found := list(cut.finditer(line, start, end)):
             return found[-1].end()
