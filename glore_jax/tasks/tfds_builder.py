@@ -55,7 +55,7 @@ def read(data_set: DataSet, files: Mapping[str, Path], data_dir: str | None) -> 
         io.StringIO()
     ):  # it says where the prepared files lie, be the place temporary or not
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(force_checksums_validation=True))
-    source: Mapping[str, Any] = builder.as_data_source()
+    source: Any = builder.as_data_source()  # of every part, a sequence of rows
     return {part: sorted(map(_decoded, source[part]), key=lambda item: item[0]) for part in data_set.urls}
 
 
