@@ -37,8 +37,11 @@ setup(
             "array-record>=0.7",  # the files in which TFDS keeps them
             "importlib-resources>=6",  # TFDS imports it without asking for it
         ],
+        "latex": [
+            "math-verify[antlr4_13_2]>=0.8",  # whether two answers in LaTeX are equal
+        ],
         "test": [
-            "glore_jax[datasets]",  # the tests read prepared data sets
+            "glore_jax[datasets,latex]",  # the tests read prepared data sets and judge LaTeX
             "pytest>=8",  # the test runner
             "pytest-timeout>=2.3",  # a stuck test fails and names itself
             "hypothesis>=6.100",  # property tests

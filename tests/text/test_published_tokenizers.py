@@ -9,6 +9,8 @@ import public_data
 import pytest
 import vocabularies
 
+from glore_jax.method import reward_models
+from glore_jax.records import Problem, Solution, StepLabels
 from glore_jax.tasks import steps
 from glore_jax.text import formats, pretrained
 from glore_jax.text.tokenizers import Tokenizer
@@ -35,6 +37,19 @@ def holds_for(t: Tokenizer, row: dict[str, str]) -> None:
     for line, start, end in zip(written, (0, *ends), ends, strict=False):
         assert t.decode(tokens[start:end]) == line + "\n", "a step ends where its line ends"
         assert not t.line_ends & set(tokens[start : end - 1]), "and nowhere else"
+    cut_in_the_middle(t, row, written, tokens, ends)
+
+
+def cut_in_the_middle(t: Tokenizer, row: dict[str, str], written: list[str], tokens: list[int], ends) -> None:
+    """What is cut to fit a row loses whole steps, each with its label, and the loss is counted."""
+    trace = Solution("p/0", "p", tuple(tokens), ends, "\n".join(written), right=True)
+    problems = {"p": Problem("p", row["question"], "")}
+    row_length = len(formats.encode_prompt(t, row["question"])) + len(tokens) // 2
+    labels = [StepLabels("p/0", tuple(range(len(ends))))]
+    (after,), (kept,), gone = reward_models.truncate(t, problems, [trace], labels, row_length)
+    fitting = sum(end <= len(tokens) // 2 for end in ends) or len(ends)
+    assert (after.steps, after.step_ends, kept.labels) == (written[:fitting], ends[:fitting], tuple(range(fitting)))
+    assert gone == len(ends) - fitting
 
 
 @pytest.mark.parametrize("style", pretrained.MARK_STYLES)
