@@ -16,9 +16,9 @@ CONFIGS = golden.ROOT / "configs"
 VARIANTS = {
     "arithmetic.py": ("smoke", "full"),
     "arithmetic_base.py": ("smoke",),
-    "gsm8k.py": ("smoke",),
+    "gsm8k.py": (),
     "jsonl.py": ("smoke",),
-    "svamp.py": ("smoke",),
+    "svamp.py": (),
 }
 SPECS = [f"{name}{variant}" for name, rest in VARIANTS.items() for variant in ("", *(f":{v}" for v in rest))]
 READ_BY_THE_COMMAND_LINE = {"recipe", "devices"}
