@@ -12,7 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["glore_jax", "glore_jax.*"]),
-    package_data={"glore_jax": ["assets/*", "assets/*/*", "evaluation/*.j2"]},
+    package_data={"glore_jax": ["assets/*", "assets/*/*", "evaluation/*.j2", "tasks/*.tsv"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "jax>=0.10.2,<0.13",  # arrays, jit, sharding; no backend is required here, see the README
@@ -20,17 +20,28 @@ setup(
         "optax>=0.2.8",  # optimizers and schedules
         "orbax-checkpoint>=0.12",  # checkpoints of a training under way
         "ml-collections>=1.1",  # the configuration files
-        "sentencepiece>=0.2.1",  # tokenizers
+        "sentencepiece>=0.2.1",  # tokenizers: the own one, and those of Llama 2 and Mistral
+        "tokenizers>=0.22",  # the tokenizer.json of other published models
         "safetensors>=0.7",  # finished models
         "pyarrow>=21",  # tables of records, as Parquet
         "numpy>=2.0",  # host-side arrays
         "scipy>=1.13",  # Student's t for intervals over seeds
         "rich>=13",  # progress, tables, readable errors in the terminal
         "matplotlib>=3.9",  # the plots of the report page
-        "jinja2>=3.1",  # the report page itself, with escaping
+        "jinja2>=3.1",  # the report page, with escaping; chat templates, in its sandbox
     ],
     extras_require={
+        # The tasks gsm8k and svamp. Not for everybody: array_record has wheels for fewer systems than JAX has.
+        "datasets": [
+            "tensorflow-datasets>=4.9.9",  # downloads, checks and prepares published data sets; without TensorFlow
+            "array-record>=0.7",  # the files in which TFDS keeps them
+            "importlib-resources>=6",  # TFDS imports it without asking for it
+        ],
+        "latex": [
+            "math-verify[antlr4_13_2]>=0.8",  # whether two answers in LaTeX are equal
+        ],
         "test": [
+            "glore_jax[datasets,latex]",  # the tests read prepared data sets and judge LaTeX
             "pytest>=8",  # the test runner
             "pytest-timeout>=2.3",  # a stuck test fails and names itself
             "hypothesis>=6.100",  # property tests

@@ -8,6 +8,7 @@ from fractions import Fraction
 MARKER = "####"
 _NUMBER = re.compile(
     r"(?P<sign>(?<!\d)[-\N{MINUS SIGN}])?[$€£]?"  # the dash of 10-4 is no sign
+    r"(?:(?<![A-Za-z^\d])|(?<=\d[eE]))"  # the 2 of cm2 and m^2 is no number
     r"(?:(?P<whole>\d[\d,]*) (?=\d+/\d))?"
     r"(?P<number>(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,2}(?!\d))?)"
     r"(?: ?/ ?(?P<below>\d+(?:\.\d+)?|\.\d+))?"
@@ -17,7 +18,8 @@ _NUMBER = re.compile(
 def parse_number(text: str) -> Fraction | None:
     """The number that a final answer states, exactly, or None.
 
-    The last number in the text counts; currency signs, thousands separators and units are ignored.
+    The last number in the text counts; currency signs, thousands separators and units are ignored. A number of
+    thousands of digits, which Python refuses to read, is none.
 
     >>> parse_number("-$1,234.50"), parse_number("1 3/4 of a cake"), parse_number("none")
     (Fraction(-2469, 2), Fraction(7, 4), None)
@@ -26,10 +28,11 @@ def parse_number(text: str) -> Fraction | None:
     if not found:
         return None
     last = found[-1]
-    below = Fraction(last["below"] or 1)
-    if not below:
+    try:
+        below = Fraction(last["below"] or 1)
+        size = Fraction((last["whole"] or "0").replace(",", "")) + Fraction(last["number"].replace(",", "")) / below
+    except (ZeroDivisionError, ValueError):
         return None
-    size = Fraction((last["whole"] or "0").replace(",", "")) + Fraction(last["number"].replace(",", "")) / below
     return -size if last["sign"] else size
 
 

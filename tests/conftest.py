@@ -1,6 +1,7 @@
 """The ground that all tests stand on: CPU, two devices, strict array arithmetic, kept compilations.
 
-`GLORE_TEST_CACHE=DIR` keeps compiled programs from one test session to the next.
+`GLORE_TEST_CACHE=DIR` keeps compiled programs from one test session to the next. `GLORE_TEST_DATA=DIR` names published
+data that the repository does not hold; see `public_data.py`.
 """
 
 from __future__ import annotations

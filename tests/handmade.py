@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from glore_jax.records import Rollout, Solution
 from glore_jax.tasks.arithmetic import make_problem
 from glore_jax.text import formats, tokenizers
-from glore_jax.text.tokenizers import Tokenizer
+from glore_jax.text.tokenizers import OwnTokenizer
 
 EVEN_WEIGHTS = (1.0,) * 7
 
 
 @functools.cache
-def tokenizer() -> Tokenizer:
+def tokenizer() -> OwnTokenizer:
     """Trained on 300 problems in a fraction of a second."""
     problems = [make_problem(0, "corpus", i, EVEN_WEIGHTS) for i in range(300)]
     return tokenizers.train((text for p in problems for text in (p.question, *p.solution.split("\n"))), 400)

@@ -12,7 +12,7 @@ from glore_jax.models import decoder, recall_init
 from glore_jax.models.decoder import Decoder
 from glore_jax.tasks.arithmetic.corpus import Document, make_document
 from glore_jax.text import formats, tokenizers
-from glore_jax.text.tokenizers import Tokenizer
+from glore_jax.text.tokenizers import OwnTokenizer, Tokenizer
 from glore_jax.training.batches import Example, language_example
 
 
@@ -32,7 +32,7 @@ def documents(
         return [document for chunk in pool.imap(_chunk, jobs) for document in chunk]
 
 
-def train_tokenizer(corpus: Sequence[Document], vocab_size: int) -> Tokenizer:
+def train_tokenizer(corpus: Sequence[Document], vocab_size: int) -> OwnTokenizer:
     """A SentencePiece tokenizer of the corpus (its first few thousand documents are plenty)."""
     texts = (text for d in corpus[:4000] for text in (d.question, *d.solution))
     return tokenizers.train(texts, vocab_size)

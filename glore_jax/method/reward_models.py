@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,35 @@ def balanced_traces(traces: Sequence[Solution]) -> list[Solution]:
         size = min(len(wrong), len(right))
         out += wrong[:size] + right[:size]
     return out
+
+
+def truncate(
+    tokenizer: Tokenizer,
+    problems: Mapping[str, Problem],
+    traces: Sequence[Solution],
+    labels: Sequence[StepLabels],
+    row_length: int,
+) -> tuple[list[Solution], list[StepLabels], int]:
+    """Traces that fit a row: one that is too long loses its last steps, and these steps' labels with them.
+
+    A trace of which not even the first step fits stays as it is; training leaves it out and counts it.
+
+    Returns:
+      the traces, their labels, and how many labels went.
+    """
+    fitting: list[tuple[Solution, StepLabels]] = []
+    gone = 0
+    for trace, entry in zip(traces, labels, strict=True):
+        room = row_length - len(formats.encode_prompt(tokenizer, problems[trace.problem_id].question))
+        kept = sum(end <= room for end in trace.step_ends)
+        if len(trace.tokens) > room and kept:
+            gone += sum(label >= 0 for label in entry.labels[kept:])
+            ends = trace.step_ends[:kept]
+            text = "\n".join(trace.steps[:kept])
+            trace = dataclasses.replace(trace, tokens=trace.tokens[: ends[-1]], step_ends=ends, text=text)
+            entry = StepLabels(trace.id, entry.labels[:kept])
+        fitting.append((trace, entry))
+    return [trace for trace, _ in fitting], [entry for _, entry in fitting], gone
 
 
 def examples(

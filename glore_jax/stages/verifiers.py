@@ -167,12 +167,14 @@ def _train_value(context: StageContext, traces: Sequence[Solution], labels: Sequ
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
     model, params = artifacts.read_model(context.input(sources[settings.init]), context.config.train_dtype)
     params = artifacts.with_value_head(context, params, model.config.d_model)
+    row_length = settings.train.row_length
+    traces, labels, labels_cut = reward_models.truncate(tokenizer, problems, traces, labels, row_length)
     examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm)
     trained, counts = artifacts.train(context, model, params, losses.value, examples, settings.train)
     artifacts.write_trained(context, trained, model.config)
     kept = [x for entry in labels for x in entry.labels if x >= 0]
     counts["step_accuracy"] = counts.pop("token_accuracy")
-    return counts | {"labels": len(kept), "positive": sum(kept) / len(kept)}
+    return counts | {"labels": len(kept), "labels_cut": labels_cut, "positive": sum(kept) / len(kept)}
 
 
 def orm(context: StageContext) -> dict[str, Any]:

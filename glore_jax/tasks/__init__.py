@@ -9,9 +9,10 @@ from typing import Any
 
 from glore_jax.errors import InputError
 from glore_jax.records import Problem
-from glore_jax.tasks import arithmetic, jsonl
+from glore_jax.tasks import arithmetic, gsm8k, jsonl, svamp
 
 Oracle = Callable[[str, Sequence[str]], int]
+_PUBLISHED = {module.DATA_SET.name: module for module in (gsm8k, svamp)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +41,18 @@ def load(task: Any) -> Splits:
         )
     if task.name == "jsonl":
         return Splits(**jsonl.load(task))
-    raise InputError(f"task.name={task.name!r}: unknown task; there are arithmetic and jsonl")
+    if task.name in _PUBLISHED:
+        return Splits(**_PUBLISHED[task.name].load(task))
+    raise InputError(f"task.name={task.name!r}: unknown task; there are arithmetic, jsonl, {' and '.join(_PUBLISHED)}")
 
 
 def files_of(task: Any) -> list[Path]:
     """The user's files that `load` reads."""
-    return [Path(task[split]) for split in ("train", "dev", "test") if task[split]] if task.name == "jsonl" else []
+    if task.name == "jsonl":
+        return [Path(task[split]) for split in ("train", "dev", "test") if task[split]]
+    if task.name in _PUBLISHED and task.manual_dir:
+        return list(_PUBLISHED[task.name].DATA_SET.files(task.manual_dir).values())
+    return []
 
 
 def oracle(task_name: str) -> Oracle | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from glore_jax import answers
 from glore_jax.errors import InputError
 from glore_jax.records import Problem
+from glore_jax.tasks.splits import check_apart, named, same_question, tenth
 
 _KEYS = {"question", "answer", "solution"}
 
@@ -21,33 +22,45 @@ def read(path: str | Path) -> list[Problem]:
       InputError: with file and line: not JSON, a key missing, unknown or of another type, an empty or
         duplicate question, an answer without a number, or no problem at all.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a UTF-8 JSONL file of problems") from error
     problems: list[Problem] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028 within a question
-        if line.strip():
-            problem = _problem(f"{path}, line {number}", number, line)
-            key = " ".join(problem.question.split())
-            if key in seen:
-                raise InputError(f"{path}, line {number}: the question of line {seen[key]} again; remove one")
-            seen[key] = number
-            problems.append(problem)
+    for number, row in objects(path):
+        problem = _problem(f"{path}, line {number}", number, row)
+        key = same_question(problem.question)
+        if key in seen:
+            raise InputError(f"{path}, line {number}: the question of line {seen[key]} again; remove one")
+        seen[key] = number
+        problems.append(problem)
     if not problems:
         raise InputError(f'{path}: no problems; expected lines such as {{"question": "...", "answer": "12"}}')
     return problems
 
 
-def _problem(where: str, number: int, line: str) -> Problem:
+def objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and JSON objects of the lines that are not blank.
+
+    Raises:
+      InputError: with file and line: not to be read, not JSON, not an object.
+    """
+    path = Path(path)
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error}); expected one object a line") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: expected an object with question and answer, found {type(row).__name__}")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a UTF-8 JSONL file of problems") from error
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028 within a question
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: not JSON ({error}); expected one object a line") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: expected an object with question and answer, found {type(row).__name__}")
+        yield number, row
+
+
+def _problem(where: str, number: int, row: dict[str, Any]) -> Problem:
     if unknown := sorted(set(row) - _KEYS):
         raise InputError(f"{where}: unknown key {unknown[0]!r}; expected question, answer and optionally solution")
     for key in ("question", "answer"):
@@ -78,22 +91,11 @@ def load(task: Any) -> dict[str, list[Problem]]:
         if getattr(task, name):
             splits[name] = read(getattr(task, name))
         else:
-            cut = {p.id for p in splits["train"] if _residue(p.question) == place}
+            cut = {p.id for p in splits["train"] if tenth(p.question) == place}
             splits[name] = [p for p in splits["train"] if p.id in cut]
             splits["train"] = [p for p in splits["train"] if p.id not in cut]
-    questions = {name: {" ".join(p.question.split()) for p in rows} for name, rows in splits.items()}
-    for a, b in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        if shared := sorted(questions[a] & questions[b]):
-            raise InputError(f"task.{a} and task.{b} share {len(shared)} questions, such as {shared[0][:80]!r}")
+    check_apart(splits)
     for name, rows in splits.items():
         if not rows:
             raise InputError(f"task.{name} holds no problem; give more problems, or a file for --config.task.{name}")
-    return {name: [Problem(f"{name}-{p.id}", *_rest(p)) for p in rows] for name, rows in splits.items()}
-
-
-def _residue(question: str) -> int:
-    return int(hashlib.sha256(" ".join(question.split()).encode()).hexdigest(), 16) % 10
-
-
-def _rest(problem: Problem) -> tuple[str, str, str]:
-    return problem.question, problem.answer, problem.solution
+    return {name: named(name, rows) for name, rows in splits.items()}

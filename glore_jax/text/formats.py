@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Sequence
 
 from glore_jax import answers
-from glore_jax.text.tokenizers import NUM_VALUE_MARKS, Tokenizer
+from glore_jax.text.tokenizers import BAD, DRAFT, NUM_VALUE_MARKS, REWRITE, VALUE_MARKS, Tokenizer
 
 
 def split_steps(solution: str) -> list[str]:
@@ -30,14 +30,14 @@ def split_steps(solution: str) -> list[str]:
 def step_ends(tokenizer: Tokenizer, tokens: Sequence[int]) -> tuple[int, ...]:
     """For each step of a token sequence, the number of tokens up to and including its last.
 
-    A step ends with the step-end token; a blank line counts to the step after it, and a last line that
+    A step ends with a token that ends a line; a blank line counts to the step after it, and a last line that
     was cut off ends with its last token. The end token and padding belong to no step.
     """
     ends: list[int] = []
     unfinished = 0  # where the step under way ends so far; 0 before its first token
     for i, token in enumerate(tokens, 1):
-        if token == tokenizer.step_end:
-            if unfinished:
+        if token in tokenizer.line_ends:
+            if unfinished or token in tokenizer.text_line_ends:
                 ends.append(i)
             unfinished = 0
         elif token not in (tokenizer.eos, tokenizer.pad):
@@ -54,8 +54,8 @@ def steps_text(tokenizer: Tokenizer, tokens: Sequence[int], ends: Sequence[int])
 
 
 def encode_prompt(tokenizer: Tokenizer, question: str) -> list[int]:
-    """What the student is given."""
-    return [*tokenizer.encode(question), tokenizer.step_end]
+    """What the student is given: the question on a line, or as the tokenizer's chat template has it."""
+    return [*tokenizer.opening, *tokenizer.encode(question), *tokenizer.closing]
 
 
 def encode_solution(tokenizer: Tokenizer, steps: Sequence[str]) -> tuple[list[int], tuple[int, ...]]:
@@ -68,9 +68,9 @@ def encode_solution(tokenizer: Tokenizer, steps: Sequence[str]) -> tuple[list[in
     return [*tokens, tokenizer.eos], tuple(ends)
 
 
-def value_mark(tokenizer: Tokenizer, value: float) -> int:
-    """The token that stands for a step value in [0, 1] (ten bins)."""
-    return tokenizer.value_marks[min(int(value * NUM_VALUE_MARKS), NUM_VALUE_MARKS - 1)]
+def value_mark(tokenizer: Tokenizer, value: float) -> tuple[int, ...]:
+    """The tokens that stand for a step value in [0, 1] (ten bins)."""
+    return tokenizer.marks[VALUE_MARKS[min(int(value * NUM_VALUE_MARKS), NUM_VALUE_MARKS - 1)]]
 
 
 def encode_refiner_source(
@@ -87,16 +87,16 @@ def encode_refiner_source(
       error: index of the first wrong step, marked with [BAD] in front of it; -1 for no mark.
       values: one value a step for the value-conditioned refiner, each written after its step.
     """
-    source = [*encode_prompt(tokenizer, question), tokenizer.draft]
+    source = [*encode_prompt(tokenizer, question), *tokenizer.marks[DRAFT]]
     start = 0
     for i, end in enumerate(draft_step_ends):
         if i == error:
-            source.append(tokenizer.bad)
+            source += tokenizer.marks[BAD]
         source += draft_tokens[start:end]
         if values is not None:
-            source.append(value_mark(tokenizer, values[i]))
+            source += value_mark(tokenizer, values[i])
         start = end
-    return [*source, tokenizer.rewrite]
+    return [*source, *tokenizer.marks[REWRITE]]
 
 
 def is_right(text: str, answer: str) -> bool:

@@ -1,9 +1,10 @@
-"""SentencePiece tokenizers: training one, loading one, text to ids and back."""
+"""What a tokenizer is, and the package's own: SentencePiece, trained here. Those of published models: pretrained.py."""
 
 from __future__ import annotations
 
+import abc
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import sentencepiece
@@ -21,8 +22,40 @@ MARKS = (STEP_END, BAD, DRAFT, REWRITE, *VALUE_MARKS)
 _ARITHMETIC_PIECES = ("'s", ":\u2581<<", "<<", ">>", "\u2581####\u2581", "####", *(f"\u2581{i}" for i in range(10)))
 
 
-class Tokenizer:
-    """Text to token ids and back. Ids of the marks are attributes."""
+class Tokenizer(abc.ABC):
+    """Text to token ids and back.
+
+    Attributes:
+      vocab_size: number of ids, the marks among them.
+      pad, eos: what fills up a row, and what ends a text.
+      step_end: what is written at the end of a line.
+      line_ends: every id that ends a line where a model writes it, `step_end` among them.
+      text_line_ends: those of them that write something else too, as `.\\n` does.
+      marks: the ids of each of `MARKS`.
+      opening, closing: what stands before and after the question in a prompt.
+    """
+
+    vocab_size: int
+    pad: int
+    eos: int
+    step_end: int
+    line_ends: frozenset[int]
+    text_line_ends: frozenset[int] = frozenset()
+    marks: Mapping[str, tuple[int, ...]]
+    opening: tuple[int, ...] = ()
+    closing: tuple[int, ...]
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; they decode to it."""
+
+    @abc.abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; padding and the end vanish."""
+
+
+class OwnTokenizer(Tokenizer):
+    """A SentencePiece model in which each mark is a piece. Ids of the marks are attributes."""
 
     def __init__(self, model: bytes):
         self.model = model
@@ -32,13 +65,16 @@ class Tokenizer:
         missing = [m for m in MARKS if self.processor.piece_to_id(m) == self.processor.unk_id()]
         if missing:
             raise InputError(
-                f"the tokenizer lacks the marks {missing}; train one with `glore_jax.text.tokenizers.train`"
+                f"the tokenizer lacks the marks {missing}; train one with `glore_jax.text.tokenizers.train`, or load "
+                "that of a published model with `glore_jax.text.pretrained.load`"
             )
         self.pad, self.eos = self.processor.pad_id(), self.processor.eos_id()
         self.step_end, self.bad = self.mark(STEP_END), self.mark(BAD)
         self.draft, self.rewrite = self.mark(DRAFT), self.mark(REWRITE)
         self.value_marks = tuple(self.mark(m) for m in VALUE_MARKS)
         self.vocab_size = self.processor.vocab_size()
+        self.line_ends, self.closing = frozenset([self.step_end]), (self.step_end,)
+        self.marks = {mark: (self.mark(mark),) for mark in MARKS}
 
     def mark(self, piece: str) -> int:
         return self.processor.piece_to_id(piece)
@@ -60,13 +96,13 @@ class Tokenizer:
         path.write_bytes(self.model)
 
 
-def load(path: str | Path) -> Tokenizer:
-    """Reads a `.model` file."""
+def load(path: str | Path) -> OwnTokenizer:
+    """Reads a `.model` file that `train` made."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no tokenizer there; expected a SentencePiece .model file")
     try:
-        return Tokenizer(path.read_bytes())
+        return OwnTokenizer(path.read_bytes())
     except (RuntimeError, InputError) as error:
         raise InputError(
             f"{path}: not a SentencePiece tokenizer of this package ({error}); make the file anew, or take the whole "
@@ -74,7 +110,7 @@ def load(path: str | Path) -> Tokenizer:
         ) from error
 
 
-def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train(texts: Iterable[str], vocab_size: int) -> OwnTokenizer:
     """Trains a byte-pair SentencePiece model: digits split, bytes as fallback, marks as whole tokens."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -94,4 +130,4 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         eos_id=2,
         minloglevel=2,
     )
-    return Tokenizer(model.getvalue())
+    return OwnTokenizer(model.getvalue())

@@ -13,7 +13,13 @@ from glore_jax import configuration, stages, tasks
 from glore_jax.errors import InputError
 
 CONFIGS = golden.ROOT / "configs"
-VARIANTS = {"arithmetic.py": ("smoke", "full"), "arithmetic_base.py": ("smoke",), "jsonl.py": ("smoke",)}
+VARIANTS = {
+    "arithmetic.py": ("smoke", "full"),
+    "arithmetic_base.py": ("smoke",),
+    "gsm8k.py": (),
+    "jsonl.py": ("smoke",),
+    "svamp.py": (),
+}
 SPECS = [f"{name}{variant}" for name, rest in VARIANTS.items() for variant in ("", *(f":{v}" for v in rest))]
 READ_BY_THE_COMMAND_LINE = {"recipe", "devices"}
 READ_BY_EVERY_STAGE = {"seed"}

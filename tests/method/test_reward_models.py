@@ -63,6 +63,25 @@ def test_examples_hold_a_target_at_the_last_token_of_each_labelled_step(prefix_l
     assert example.prefix == (len(prompt) - 1 if prefix_lm else 0)
 
 
+def test_a_trace_that_is_too_long_loses_its_last_steps_with_their_labels():
+    t = tokenizer()
+    problems = {"p": Problem("p", "How many?", "10")}
+    prompt = len(formats.encode_prompt(t, "How many?"))
+    labels = [StepLabels("p/0", (1, -1, 0)), StepLabels("p/1", (1, 0))]
+    for row_length in range(prompt + len(RIGHT.tokens) + 2):
+        traces, kept, gone = reward_models.truncate(t, problems, [RIGHT, WRONG], labels, row_length)
+        assert gone == sum(x >= 0 for e in labels for x in e.labels) - sum(x >= 0 for e in kept for x in e.labels)
+        for before, after, was, now in zip([RIGHT, WRONG], traces, labels, kept, strict=True):
+            fitting = sum(end <= row_length - prompt for end in before.step_ends)
+            steps = fitting or before.num_steps  # where no step fits training leaves the trace out
+            assert after.steps == before.steps[:steps]
+            assert after.step_ends == before.step_ends[:steps]
+            assert after.tokens == before.tokens[: len(after.tokens)]
+            assert now == StepLabels(was.trace_id, was.labels[:steps])
+            assert after == before or prompt + len(after.tokens) <= row_length
+    assert (traces, kept, gone) == ([RIGHT, WRONG], labels, 0)
+
+
 @functools.cache
 def model(prefix_lm: bool) -> tuple[Decoder, Any]:
     config = decoder_config(vocab_size=tokenizer().vocab_size, prefix_lm=prefix_lm)

@@ -37,7 +37,9 @@ def test_unfit_step_weights_are_refused(weights: tuple[int, ...]):
 
 
 def test_an_unknown_task_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"task\.name='algebra': unknown task; there are arithmetic and jsonl"):
+    with pytest.raises(
+        InputError, match=r"task\.name='algebra': unknown task; there are arithmetic, jsonl, gsm8k and svamp"
+    ):
         tasks.load(ConfigDict({"name": "algebra"}))
 
 

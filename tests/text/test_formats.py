@@ -81,7 +81,7 @@ def test_a_prompt_is_the_question_and_a_line_end():
 
 @pytest.mark.parametrize(("value", "mark"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.55, 5), (0.99, 9), (1.0, 9)])
 def test_values_fall_into_ten_marks(value: float, mark: int):
-    assert formats.value_mark(TOKENIZER, value) == TOKENIZER.mark(f"[V{mark}]")
+    assert formats.value_mark(TOKENIZER, value) == (TOKENIZER.mark(f"[V{mark}]"),)
 
 
 DRAFT, DRAFT_ENDS = [A, NL, B, B, NL, C, NL, EOS], (2, 5, 7)
