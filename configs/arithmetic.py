@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "train": 600,  # problems
                 "dev": 300,
                 "test": 600,
-                "step_weights": (0.05, 0.05, 0.1, 0.3, 0.6, 1.5, 4.0),  # relative frequency of 2, 3, ... 8 steps
+                "step_weights": (0.08, 0.08, 0.2, 0.45, 0.8, 1.5, 2.5),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
                 "path": "",  # folder of a base model; "" is the one shipped with the package
