@@ -49,10 +49,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "task": {
                 "name": "arithmetic",
                 "seed": 0,
-                "train": 600,  # problems
+                "train": 1200,  # problems
                 "dev": 300,
                 "test": 600,
-                "step_weights": (0.08, 0.08, 0.2, 0.45, 0.8, 1.5, 2.5),  # relative frequency of 2, 3, ... 8 steps
+                "step_weights": (0.03, 0.03, 0.06, 0.15, 0.7, 2.4, 1.6),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
                 "path": "",  # folder of a base model; "" is the one shipped with the package
@@ -69,11 +69,12 @@ def get_config(variant: str = "") -> ConfigDict:
             "sft": {"train": training(epochs=1.0, learning_rate=0.001)},
             "expert_iteration": {
                 "rounds": 1,  # at most; stops earlier when the dev accuracy stops rising
-                "samples": 4,  # K a problem and round (paper: 96)
+                "samples": 2,  # K a problem and round (paper: 96)
                 "train": training(epochs=1.0, learning_rate=0.001),
             },
-            "traces": {"per_problem": 6},
+            "traces": {"per_problem": 3},
             "labels": {
+                "problems": 500,  # the first ones of train; 0: all
                 "wrong_per_problem": 1,  # traces whose prefixes are rolled out
                 "right_per_problem": 1,
                 "rollouts": 8,  # K a prefix (the paper's)
@@ -81,13 +82,18 @@ def get_config(variant: str = "") -> ConfigDict:
                 "propagation": True,
                 "balance": True,
             },
-            "value": {"init": "student", "train": training(steps=500, rows=8, learning_rate=0.005)},
+            "value": {
+                "init": "student",
+                "surprise": True,  # the head also reads how unlikely the model finds the solution so far
+                "language": 0.02,  # weight of a token's surprise in the loss, beside 1 for a label
+                "train": training(steps=300, rows=8, learning_rate=0.001),
+            },
             "refiner": {
                 "init": "base",
                 "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
-                "train": training(steps=320, row_length=672, rows=4, learning_rate=0.005),
+                "train": training(steps=270, row_length=672, rows=4, learning_rate=0.005),
             },
             "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
         }

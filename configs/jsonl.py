@@ -40,5 +40,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.sft.train.update({"row_length": 512, "rows": 16})
     config.expert_iteration.train.update({"row_length": 512, "rows": 16})
     config.value.train.update({"row_length": 512, "rows": 16})
+    config.labels.problems = 0
     config.refiner.train.update({"row_length": 704, "rows": 10})
     return config

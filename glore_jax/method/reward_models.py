@@ -94,8 +94,8 @@ def _values(
     positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
     both_ways = positions < prompt_B[:, None] - 1 if model.config.prefix_lm else None
     mask = decoder.causal_mask((positions < length_B[:, None]).astype(jnp.int32), both_ways)
-    hidden, _ = model.apply({"params": params["decoder"]}, tokens_BxT, positions, mask)
-    return jax.nn.sigmoid(value_head.apply(params["value_head"], hidden))
+    written = (positions >= prompt_B[:, None]) & (positions < length_B[:, None])
+    return jax.nn.sigmoid(value_head.read(model, params, tokens_BxT, positions, mask, written)[0])
 
 
 def score(

@@ -57,8 +57,9 @@ def in_float32(model: Decoder) -> Decoder:
     return Decoder(dataclasses.replace(model.config, dtype="float32"))
 
 
-def with_value_head(context: StageContext, params: Any, d_model: int) -> Any:
-    return {"decoder": params["decoder"], "value_head": value_head.init(context.key("value_head"), d_model)}
+def with_value_head(context: StageContext, params: Any, d_model: int, surprise: bool) -> Any:
+    head = value_head.init(context.key("value_head"), d_model, surprise)
+    return {"decoder": params["decoder"], "value_head": head}
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,6 +44,8 @@ def labels(context: StageContext) -> dict[str, Any]:
     rows = artifacts.read_problems(context, "train")
     problems = {p.id: p for p in rows}
     traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
+    labelled = {p.id for p in rows[: settings.problems or None]}
+    traces = [t for t in traces if t.problem_id in labelled]
     chosen = select(traces, settings.wrong_per_problem, settings.right_per_problem)
     # Propagation makes a right trace positive everywhere, so it needs no rollouts; without it, it does.
     rolled = [t for t in chosen if not t.right or not settings.propagation]
@@ -166,11 +169,12 @@ def _train_value(context: StageContext, traces: Sequence[Solution], labels: Sequ
     tokenizer = artifacts.read_tokenizer(context)
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
     model, params = artifacts.read_model(context.input(sources[settings.init]), context.config.train_dtype)
-    params = artifacts.with_value_head(context, params, model.config.d_model)
+    params = artifacts.with_value_head(context, params, model.config.d_model, settings.surprise)
     row_length = settings.train.row_length
     traces, labels, labels_cut = reward_models.truncate(tokenizer, problems, traces, labels, row_length)
     examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm)
-    trained, counts = artifacts.train(context, model, params, losses.value, examples, settings.train)
+    loss = functools.partial(losses.value, language=settings.language)
+    trained, counts = artifacts.train(context, model, params, loss, examples, settings.train)
     artifacts.write_trained(context, trained, model.config)
     kept = [x for entry in labels for x in entry.labels if x >= 0]
     counts["step_accuracy"] = counts.pop("token_accuracy")

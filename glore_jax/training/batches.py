@@ -20,12 +20,14 @@ class Example:
       tokens: [T] ids.
       targets: [T] what is learnt at each position; ignored where the weight is 0.
       weights: [T] how much each position counts in the loss.
+      source: how many of the tokens were given; what follows was written.
       prefix: length of the source that may be attended to in both directions (0: causal).
     """
 
     tokens: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    source: int
     prefix: int = 0
 
     def __len__(self) -> int:
@@ -44,7 +46,8 @@ def language_example(source: Sequence[int], target: Sequence[int], prefix_lm: bo
     tokens = np.asarray([*source, *target], np.int32)
     weights = np.zeros(len(tokens) - 1, np.float32)
     weights[len(source) - 1 :] = 1.0
-    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source) - 1 if prefix_lm else 0)
+    prefix = len(source) - 1 if prefix_lm else 0
+    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source), prefix)
 
 
 def value_example(
@@ -64,7 +67,7 @@ def value_example(
         if label >= 0:
             targets[len(source) + end - 1] = label
             weights[len(source) + end - 1] = 1.0
-    return Example(ids, targets, weights, len(source) - 1 if prefix_lm else 0)
+    return Example(ids, targets, weights, len(source), len(source) - 1 if prefix_lm else 0)
 
 
 def pack(examples: Sequence[Example], row_length: int) -> list[list[int]]:
@@ -97,6 +100,7 @@ def _fill(examples: Sequence[Example], rows: Sequence[Sequence[int]], row_length
         "positions": np.zeros(shape, np.int32),
         "segments": np.zeros(shape, np.int32),
         "prefix": np.zeros(shape, bool),
+        "written": np.zeros(shape, bool),
         "targets": np.zeros(shape, np.float32),
         "weights": np.zeros(shape, np.float32),
     }
@@ -109,6 +113,7 @@ def _fill(examples: Sequence[Example], rows: Sequence[Sequence[int]], row_length
             batch["positions"][r, span] = np.arange(len(example))
             batch["segments"][r, span] = segment
             batch["prefix"][r, at : at + example.prefix] = True
+            batch["written"][r, at + example.source : at + len(example)] = True
             batch["targets"][r, span] = example.targets
             batch["weights"][r, span] = example.weights
             at += len(example)
@@ -124,7 +129,7 @@ def epochs(
       start: number of batches to leave out, so that a resumed training sees what an uncut one sees.
 
     Yields:
-      arrays [batch_rows, row_length]: `tokens`, `positions`, `segments` (0 is padding), `prefix`,
+      arrays [batch_rows, row_length]: `tokens`, `positions`, `segments` (0 is padding), `prefix`, `written`,
       `targets`, `weights`.
 
     Raises:

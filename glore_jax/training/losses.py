@@ -19,15 +19,10 @@ Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
 
 
-def _hidden(model: decoder.Decoder, params: Any, batch: Batch) -> jax.Array:
-    mask = decoder.causal_mask(batch["segments"], batch["prefix"])
-    hidden_BxTxD, _ = model.apply({"params": params}, batch["tokens"], batch["positions"], mask)
-    return hidden_BxTxD
-
-
 def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
     """Cross-entropy of the next token (nats), on target positions."""
-    hidden_BxTxD = _hidden(model, params["decoder"], batch)
+    mask = decoder.causal_mask(batch["segments"], batch["prefix"])
+    hidden_BxTxD, _ = model.apply({"params": params["decoder"]}, batch["tokens"], batch["positions"], mask)
     logits_BxTxV = decoder.logits(params["decoder"], hidden_BxTxD, model)
     targets_BxT = batch["targets"].astype(jnp.int32)
     # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
@@ -38,10 +33,18 @@ def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Arr
     return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}
 
 
-def value(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
-    """Binary cross-entropy of step values (nats) against labels in [0, 1], on labelled step ends."""
-    logits_BxT = value_head.apply(params["value_head"], _hidden(model, params["decoder"], batch))
+def value(model: decoder.Decoder, params: Any, batch: Batch, language: float = 0.0) -> tuple[jax.Array, Sums]:
+    """Binary cross-entropy of step values (nats) against labels in [0, 1], on labelled step ends.
+
+    Args:
+      language: weight of the surprise at each token of a solution, beside 1 for a label. It keeps the decoder the
+        language model that it was, without which a value model learns the few questions it has by heart.
+    """
+    mask = decoder.causal_mask(batch["segments"], batch["prefix"])
+    logits_BxT, surprise_BxT = value_head.read(
+        model, params, batch["tokens"], batch["positions"], mask, batch["written"]
+    )
     nats_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, batch["targets"])
     right_BxT = ((logits_BxT >= 0) == (batch["targets"] >= 0.5)).astype(jnp.float32)
-    total = jnp.sum(nats_BxT * batch["weights"])
+    total = jnp.sum(nats_BxT * batch["weights"]) + language * jnp.sum(surprise_BxT)
     return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}

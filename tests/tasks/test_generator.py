@@ -73,7 +73,7 @@ def test_the_same_problem_in_another_process():
 
 def test_the_problems_are_those_that_the_shipped_base_model_was_kept_from():
     text = "".join(repr(problem(i, split)) for split in ("train", "dev", "test") for i in range(20))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "5fd4e69c067dfa01", (
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "3e2c75bde6d34ccc", (
         "The generator makes other problems now. The shipped base model was made from the split `corpus` of the old "
         "ones, so it may have seen the new test problems: make it anew (configs/arithmetic_base.py), then put the new "
         "digest here."
@@ -372,7 +372,7 @@ def test_now_and_then_a_product_is_worked_out_by_parts():
         assert set(done) <= set(can)
         products, by_parts, most = products + len(can), by_parts + len(done), max(most, len(done))
     assert most == 2
-    assert 0.2 < by_parts / products < 0.27
+    assert 0.3 < by_parts / products < 0.38
 
 
 @pytest.mark.parametrize("number", [7, 29, 30, 120])

@@ -21,7 +21,8 @@ def make_examples(sizes: Sequence[int]) -> list[Example]:
     out = []
     for i, size in enumerate(sizes):
         tokens = 100 * i + np.arange(1, size + 1, dtype=np.int32)
-        out.append(Example(tokens, tokens + np.float32(0.5), np.full(size, 0.25, np.float32), prefix=size // 2))
+        weights, source = np.full(size, 0.25, np.float32), size // 2
+        out.append(Example(tokens, tokens + np.float32(0.5), weights, source, prefix=source))
     return out
 
 
@@ -69,6 +70,7 @@ def test_a_batch_mixes_nothing(sizes: list[int], batch_rows: int, seed: int):
                 np.testing.assert_array_equal(row["targets"][at], row["tokens"][at] + 0.5)
                 np.testing.assert_array_equal(row["weights"][at], 0.25)
                 np.testing.assert_array_equal(row["prefix"][at], np.arange(size) < size // 2)
+                np.testing.assert_array_equal(row["written"][at], np.arange(size) >= size // 2)
 
 
 @given(sizes_of_examples, st.integers(0, 5))

@@ -34,6 +34,7 @@ def batch_of(tokens: list, targets: list, weights: list) -> dict[str, jax.Array]
         "positions": jnp.asarray(zeros, jnp.int32),
         "segments": jnp.asarray(zeros + 1, jnp.int32),
         "prefix": jnp.asarray(zeros, bool),
+        "written": jnp.asarray(zeros + np.arange(zeros.shape[1]) > 0, bool),
     }
 
 
@@ -54,11 +55,15 @@ def test_language_loss_by_hand():
 def test_value_loss_by_hand():
     logits = np.log([3.0, 1 / 4, 1.0])  # probabilities 3/4, 1/5, 1/2
     table = np.stack([logits, np.zeros(3)], axis=1)
-    params = {"decoder": {}, "value_head": {"kernel": jnp.array([1.0, 5.0]), "bias": jnp.zeros(())}}
+    head = {"kernel": jnp.array([1.0, 5.0]), "bias": jnp.zeros(())}
+    params = {"decoder": {"unembedding": jnp.eye(3, 2)}, "value_head": head}
     batch = batch_of([[0, 1, 2]], [[1, 1, 0.5]], [[1, 1, 0]])
     total, sums = losses.value(Fixed(table), params, batch)  # type: ignore[arg-type]
     assert float(total) == pytest.approx(-np.log(0.75) - np.log(0.2), rel=1e-5)
     assert (float(sums["accuracy"]), float(sums["weight"])) == (1.0, 2.0)
+    # Token 1 is expected with p = 3 / (3 + 1 + 1) after token 0, token 2 with p = 1 / (1/4 + 1 + 1) after token 1.
+    beside, _ = losses.value(Fixed(table), params, batch, language=0.5)  # type: ignore[arg-type]
+    assert float(beside - total) == pytest.approx(-0.5 * (np.log(1 / 5) + np.log(1 / 2.25)), rel=1e-5)
     soft = batch_of([[0]], [[0.25]], [[1]])
     total, _ = losses.value(Fixed(table), params, soft)  # type: ignore[arg-type]
     assert float(total) == pytest.approx(-0.25 * np.log(0.75) - 0.75 * np.log(0.25), rel=1e-5)
@@ -120,7 +125,7 @@ def test_a_batch_without_weight_moves_nothing():
     model, decoder_params = tiny.random_decoder()
     params = {"decoder": jax.tree.map(jnp.asarray, decoder_params)}
     example = batches.language_example([5, 6], [7, 2])
-    empty = Example(example.tokens, example.targets, 0 * example.weights)
+    empty = Example(example.tokens, example.targets, 0 * example.weights, source=2)
     tx = optimizer.make(tiny.training(), 6)
     step = jax.jit(train_step.make(model, losses.language, tx))
     state, metrics = step(train_step.init(params, tx), next(batches.epochs([empty], 12, 2, 0)))
@@ -128,16 +133,19 @@ def test_a_batch_without_weight_moves_nothing():
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
 
 
-def test_value_gradients_reach_the_decoder():
+@pytest.mark.parametrize("surprise", [False, True])
+def test_value_gradients_reach_the_decoder(surprise: bool):
     model, decoder_params = tiny.random_decoder()
     params = {
         "decoder": jax.tree.map(jnp.asarray, decoder_params),
-        "value_head": value_head.init(jax.random.key(0), 16),
+        "value_head": value_head.init(jax.random.key(0), 16, surprise),
     }
     example = batches.value_example([5, 6], [7, 8, 9], [1, 3], [1, 0])
     batch = jax.tree.map(jnp.asarray, next(batches.epochs([example], 8, 1, 0)))
     gradients = jax.jit(jax.grad(lambda p: losses.value(model, p, batch)[0]))(params)
     norms = {jax.tree_util.keystr(path): float(jnp.abs(g).max()) for path, g in jax.tree.leaves_with_path(gradients)}
     unused = {name for name, norm in norms.items() if norm == 0}
-    assert unused == {"['decoder']['unembedding']"}
+    assert unused == {"['decoder']['unembedding']"}  # surprise is read, not bent; no other head reads it at all
+    beside = jax.jit(jax.grad(lambda p: losses.value(model, p, batch, language=0.1)[0]))(params)
+    assert float(jnp.abs(beside["decoder"]["unembedding"]).max()) > 0
     assert decoder.logits(params["decoder"], jnp.ones((1, 16))).shape == (1, tiny.VOCAB)

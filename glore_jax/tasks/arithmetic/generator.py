@@ -40,7 +40,7 @@ CONSTANTS = {
 
 # Share of the products of larger numbers that a solution works out by parts, and the most of them in a solution.
 # The short way is what a student does first, the long one is easier: so another sample often mends what one got wrong.
-_BY_PARTS = 0.25
+_BY_PARTS = 0.35
 _MOST_BY_PARTS = 2
 _LARGE = 30
 
