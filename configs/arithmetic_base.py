@@ -3,7 +3,7 @@
 glore run --config=configs/arithmetic_base.py --workdir=runs/base
 
 machine   2 cores
-wall time 14 minutes
+wall time 14 to 17 minutes
 result    runs/base/base_model: model.safetensors (0.7 MB), tokenizer.model, card.json
 """
 
