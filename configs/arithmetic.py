@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "train": 1200,  # problems
                 "dev": 300,
                 "test": 600,
-                "step_weights": (0.02, 0.02, 0.04, 0.08, 0.3, 1.4, 3.1),  # relative frequency of 2, 3, ... 8 steps
+                "step_weights": (0.03, 0.03, 0.05, 0.13, 0.55, 2.0, 2.1),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
                 "path": "",  # folder of a base model; "" is the one shipped with the package
