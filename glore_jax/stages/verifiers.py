@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from glore_jax import files, tasks
@@ -20,14 +20,14 @@ from glore_jax.training import losses
 _TRACES_A_PART = 250  # rollouts are written in parts, so a cut run loses one part at most
 
 
-def select(traces: Sequence[Solution], wrong: int, right: int) -> list[Solution]:
-    """Traces to label: of each problem the first few different wrong and right ones that have steps."""
+def select(traces: Sequence[Solution], problems: Collection[str], wrong: int, right: int) -> list[Solution]:
+    """Traces to label: of each of these problems the first few different wrong and right ones that have steps."""
     seen: set[tuple[str, tuple[int, ...]]] = set()
     counts: dict[tuple[str, bool], int] = defaultdict(int)
     out = []
     for trace in traces:
         kind = (trace.problem_id, trace.right)
-        if (trace.problem_id, trace.tokens) in seen or trace.num_steps < 2:
+        if trace.problem_id not in problems or (trace.problem_id, trace.tokens) in seen or trace.num_steps < 2:
             continue
         if counts[kind] < (right if trace.right else wrong):
             seen.add((trace.problem_id, trace.tokens))
@@ -45,8 +45,7 @@ def labels(context: StageContext) -> dict[str, Any]:
     problems = {p.id: p for p in rows}
     traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
     labelled = {p.id for p in rows[: settings.problems or None]}
-    traces = [t for t in traces if t.problem_id in labelled]
-    chosen = select(traces, settings.wrong_per_problem, settings.right_per_problem)
+    chosen = select(traces, labelled, settings.wrong_per_problem, settings.right_per_problem)
     # Propagation makes a right trace positive everywhere, so it needs no rollouts; without it, it does.
     rolled = [t for t in chosen if not t.right or not settings.propagation]
     counts = _roll_out(context, problems, rolled)
