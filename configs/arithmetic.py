@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "train": 1200,  # problems
                 "dev": 300,
                 "test": 600,
-                "step_weights": (0.03, 0.03, 0.05, 0.13, 0.55, 2.0, 2.1),  # relative frequency of 2, 3, ... 8 steps
+                "step_weights": (0.03, 0.03, 0.05, 0.13, 0.5, 2.3, 1.6),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
                 "path": "",  # folder of a base model; "" is the one shipped with the package
@@ -74,10 +74,10 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "traces": {"per_problem": 3},
             "labels": {
-                "problems": 300,  # the first ones of train; 0: all
+                "problems": 420,  # the first ones of train; 0: all
                 "wrong_per_problem": 1,  # traces whose prefixes are rolled out
                 "right_per_problem": 1,
-                "rollouts": 12,  # K a prefix (paper: 8); of 8 too few are right where a long way is left
+                "rollouts": 10,  # K a prefix (paper: 8); of 8 too few are right where a long way is left
                 "consistency": "each",  # each, strict or off; see glore_jax.method.labels
                 "propagation": True,
                 "balance": True,
@@ -86,13 +86,16 @@ def get_config(variant: str = "") -> ConfigDict:
                 "init": "student",
                 "surprise": True,  # the head also reads how unlikely the model finds the solution so far
                 "language": 0.02,  # weight of a token's surprise in the loss, beside 1 for a label
-                "train": training(steps=280, rows=8, learning_rate=0.001),
             },
+            # The ORM's rate and length are those of the lowest loss on final labels of dev samples; the SORM has few
+            # traces and learns them by heart at that rate.
+            "orm": {"train": training(epochs=2.0, rows=8, learning_rate=0.003)},
+            "sorm": {"train": training(epochs=5.0, rows=8, learning_rate=0.0015)},
             "refiner": {
                 "init": "base",
                 "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
-                "local_pairs": 6,  # pairs for each labelled wrong trace
+                "local_pairs": 4,  # pairs for each labelled wrong trace
                 "train": training(steps=240, row_length=672, rows=4, learning_rate=0.005),
             },
             "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
@@ -104,13 +107,12 @@ def get_config(variant: str = "") -> ConfigDict:
         config.evaluation.samples = 3
         config.sft.train.update({"steps": 4, "rows": 16})
         config.expert_iteration.train.update({"steps": 4, "rows": 16})
-        config.value.train.steps = 6
+        config.orm.train.steps = config.sorm.train.steps = 6
         config.refiner.train.update({"steps": 6, "rows": 8})
         config.labels.rollouts = 2
     if variant == "full":
         config.task.update({"train": 1500, "dev": 400, "test": 1000})
-        config.labels.problems = 450
-        config.value.train.steps = 400
+        config.labels.problems = 600
         config.refiner.train.steps = 360
         config.evaluation.samples = 16
     return config

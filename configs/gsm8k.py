@@ -29,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # In the tokens of Mistral 7B, whose digits are tokens of their own, a question has at most 234 and a worked
     # solution 466, 99 of 100 no more than 139 and 300.
     config.sampling.update({"buckets": (96, 128, 192, 256, 384, 576), "max_new_tokens": 320})
-    config.sft.train.row_length = config.expert_iteration.train.row_length = config.value.train.row_length = 576
+    for name in ("sft", "expert_iteration", "orm", "sorm"):
+        config[name].train.row_length = 576
     config.refiner.train.row_length = 896
     return config

@@ -39,7 +39,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.sampling.update({"buckets": (96, 128, 192, 256, 384, 512), "max_new_tokens": 192})
     config.sft.train.update({"row_length": 512, "rows": 16})
     config.expert_iteration.train.update({"row_length": 512, "rows": 16})
-    config.value.train.update({"row_length": 512, "rows": 16})
+    config.orm.train.update({"row_length": 512, "rows": 16})
+    config.sorm.train.update({"row_length": 512, "rows": 16})
     config.labels.problems = 0
     config.refiner.train.update({"row_length": 704, "rows": 10})
     return config

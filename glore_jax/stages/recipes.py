@@ -66,12 +66,12 @@ GLORE: tuple[Stage, ...] = (
             ("problems", "base", "expert_iteration", source),
             run,
             f"train the {title}",
-            ("value", "train_dtype"),
+            ("value", group, "train_dtype"),
         )
-        for name, source, run, title in (
-            ("orm", "traces", verifiers.orm, "outcome reward model"),
-            ("orm_balanced", "traces", verifiers.orm_balanced, "outcome reward model on balanced traces"),
-            ("sorm", "labels", verifiers.sorm, "stepwise outcome reward model"),
+        for name, source, group, run, title in (
+            ("orm", "traces", "orm", verifiers.orm, "outcome reward model"),
+            ("orm_balanced", "traces", "orm", verifiers.orm_balanced, "outcome reward model on balanced traces"),
+            ("sorm", "labels", "sorm", verifiers.sorm, "stepwise outcome reward model"),
         )
     ),
     Stage(

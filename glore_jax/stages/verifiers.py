@@ -160,7 +160,9 @@ def audit_of(
     return {"rates": rates, "ablation": ablation, "sorm_label_accuracy": total}
 
 
-def _train_value(context: StageContext, traces: Sequence[Solution], labels: Sequence[StepLabels]) -> dict[str, Any]:
+def _train_value(
+    context: StageContext, train: Any, traces: Sequence[Solution], labels: Sequence[StepLabels]
+) -> dict[str, Any]:
     settings = context.config.value
     sources = {"base": "base", "student": "expert_iteration"}
     if settings.init not in sources:
@@ -169,11 +171,10 @@ def _train_value(context: StageContext, traces: Sequence[Solution], labels: Sequ
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
     model, params = artifacts.read_model(context.input(sources[settings.init]), context.config.train_dtype)
     params = artifacts.with_value_head(context, params, model.config.d_model, settings.surprise)
-    row_length = settings.train.row_length
-    traces, labels, labels_cut = reward_models.truncate(tokenizer, problems, traces, labels, row_length)
+    traces, labels, labels_cut = reward_models.truncate(tokenizer, problems, traces, labels, train.row_length)
     examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm)
     loss = functools.partial(losses.value, language=settings.language)
-    trained, counts = artifacts.train(context, model, params, loss, examples, settings.train)
+    trained, counts = artifacts.train(context, model, params, loss, examples, train)
     artifacts.write_trained(context, trained, model.config)
     kept = [x for entry in labels for x in entry.labels if x >= 0]
     counts["step_accuracy"] = counts.pop("token_accuracy")
@@ -183,7 +184,7 @@ def _train_value(context: StageContext, traces: Sequence[Solution], labels: Sequ
 def orm(context: StageContext) -> dict[str, Any]:
     """ORM: the final label at every step end of every trace."""
     traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
-    return _train_value(context, traces, reward_models.orm_labels(traces))
+    return _train_value(context, context.config.orm.train, traces, reward_models.orm_labels(traces))
 
 
 def orm_balanced(context: StageContext) -> dict[str, Any]:
@@ -191,11 +192,12 @@ def orm_balanced(context: StageContext) -> dict[str, Any]:
     traces = reward_models.balanced_traces(files.read_table(context.input("traces") / "traces.parquet", Solution))
     if not traces:
         raise InputError("no question has both a right and a wrong trace; raise traces.per_problem")
-    return _train_value(context, traces, reward_models.orm_labels(traces))
+    return _train_value(context, context.config.orm.train, traces, reward_models.orm_labels(traces))
 
 
 def sorm(context: StageContext) -> dict[str, Any]:
     """SORM: the balanced step labels."""
     folder = context.input("labels")
     traces = files.read_table(folder / "traces.parquet", Solution)
-    return _train_value(context, traces, files.read_table(folder / "balanced.parquet", StepLabels))
+    labels = files.read_table(folder / "balanced.parquet", StepLabels)
+    return _train_value(context, context.config.sorm.train, traces, labels)
