@@ -9,7 +9,7 @@ from glore_jax.errors import InputError
 from glore_jax.evaluation import final_values, first_errors, predictions, tables
 from glore_jax.tasks import traces
 
-_MODULES = {"processbench": first_errors, "where": first_errors, "when": final_values}
+MODULES = {"processbench": first_errors, "where": first_errors, "when": final_values}
 
 
 def evaluate(benchmark: str, source: Path, predicted: Path, output: Path | None = None) -> None:
@@ -25,7 +25,7 @@ def evaluate(benchmark: str, source: Path, predicted: Path, output: Path | None 
     """
     solutions = traces.read(source, "processbench" if benchmark == "processbench" else "")
     items = predictions.read(predicted, solutions)
-    module = _MODULES[benchmark]
+    module = MODULES[benchmark]
     try:
         result = module.measure(items)
     except InputError as error:
