@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,13 +66,13 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
 
 
-def _values(found: object, where: str) -> tuple[float, ...]:
+def _values(found: Any, where: str) -> tuple[float, ...]:
     numbers = isinstance(found, list) and all(
         isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1 for value in found
     )
     if not numbers:
         raise InputError(f"{where}: expected 'values' to be a list of probabilities, 0 to 1; found {found!r:.80}")
-    return tuple(float(value) for value in found)  # type: ignore[union-attr]
+    return tuple(float(value) for value in found)
 
 
 def in_dev(judged: Judged) -> bool:
