@@ -25,6 +25,10 @@ examples:
   glore run --config=configs/arithmetic.py:smoke --workdir=runs/smoke  the same, small
   glore stages --workdir=runs/seed0                                    what is done, and what is not
   glore report runs/seed0 runs/seed1 runs/seed2                        several seeds in one table
+  glore score --model=runs/seed0/sorm --input=solutions.jsonl --output=values.jsonl
+                                                                       step values of other people's solutions
+  glore evaluate --benchmark=processbench --input=math.json --predictions=values.jsonl
+                                                                       how well they find the first error
 
 `glore COMMAND --help` says more about each."""
 
@@ -60,6 +64,30 @@ examples:
   glore report runs/seed0
   glore report runs/seed0 runs/seed1 runs/seed2 --output=results.md"""
 
+_SCORE = """\
+Reads solutions and writes what a value model says about them: a row each with id, values (one a step),
+first_error (the first step under the threshold, counted from 0; -1 where none is) and final_value.
+
+Solutions are JSON lines, a JSON list or Parquet, gzipped or not, with id, question and steps (a list of texts); or in
+the format of ProcessBench, PRM800K, Math-Shepherd or BIG-Bench Mistake, which their columns tell.
+
+examples:
+  glore score --model=runs/arithmetic/sorm --input=solutions.jsonl --output=values.jsonl
+  glore score --model=runs/arithmetic/orm --input=solutions.parquet --output=values.parquet --threshold=0.4
+  glore score --model=FOLDER --tokenizer=OTHER_FOLDER --input=math.json.gz --output=values.jsonl
+      a Hugging Face folder of a token classification model, and a tokenizer that does not lie in it"""
+
+_EVALUATE = """\
+Measures step values, as `glore score` writes them, against what is known of the solutions.
+processbench, where: is the first false step found (error accuracy, clean accuracy, F1)? By subset and generator.
+when: does the final value tell right answers from wrong ones (AUROC, accuracy, calibration)? By generator.
+Thresholds are tuned on three tenths of the questions; the figures at them, and at 0.5, are on the others.
+
+examples:
+  glore evaluate --benchmark=processbench --input=math.json.gz --predictions=values.jsonl
+  glore evaluate --benchmark=when --input=solutions.jsonl --predictions=values.jsonl --output=when.json"""
+
+BENCHMARKS = ("processbench", "where", "when")  # evaluation/benchmarks.py has what each measures
 _STATE_COLOURS = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red", "missing": "dim"}
 
 
@@ -88,7 +116,20 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     report = made.add_parser("report", help="print the table of finished runs", description=_REPORT)
     report.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="work folders, e.g. one a seed")
     report.add_argument("--output", type=Path, metavar="FILE.md", help="also write a results page (Markdown)")
-    return parser, {"run": run, "stages": listing, "report": report}
+    score = made.add_parser("score", help="step values of other people's solutions", description=_SCORE)
+    score.add_argument("--model", required=True, type=Path, metavar="DIR", help="folder of a value model")
+    score.add_argument("--input", required=True, type=Path, metavar="FILE", help="solutions")
+    score.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .jsonl or .parquet file to write")
+    score.add_argument(
+        "--threshold", type=float, default=0.5, metavar="X", help="a step of a lower value is an error (0.5)"
+    )
+    score.add_argument("--tokenizer", type=Path, metavar="PLACE", help="its folder or file, if not the model's own")
+    evaluate = made.add_parser("evaluate", help="measure step values on a benchmark", description=_EVALUATE)
+    evaluate.add_argument("--benchmark", required=True, choices=BENCHMARKS, help="what is measured")
+    evaluate.add_argument("--input", required=True, type=Path, metavar="FILE", help="solutions with verdicts")
+    evaluate.add_argument("--predictions", required=True, type=Path, metavar="FILE", help="what `glore score` wrote")
+    evaluate.add_argument("--output", type=Path, metavar="FILE.json", help="also write the figures as JSON")
+    return parser, {"run": run, "stages": listing, "report": report, "score": score, "evaluate": evaluate}
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -129,10 +170,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(options, overrides)
         elif options.command == "stages":
             _print_stages(options.workdir)
-        else:
+        elif options.command == "report":
             from glore_jax import stages
 
             stages.report(options.dirs, options.output)
+        elif options.command == "score":
+            _score(options)
+        else:
+            from glore_jax.evaluation import benchmarks
+
+            benchmarks.evaluate(options.benchmark, options.input, options.predictions, options.output)
     except InputError as error:
         Console(stderr=True).print(Text(f"error: {error}", style="red"), soft_wrap=True)
         return 2
@@ -156,6 +203,13 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
         start_from=options.start_from,
         report=stages.print_report,
     )
+
+
+def _score(options: argparse.Namespace) -> None:
+    prepare_jax(ConfigDict())
+    from glore_jax.stages import scoring
+
+    scoring.score(options.model, options.input, options.output, options.threshold, options.tokenizer)
 
 
 def prepare_jax(config: ConfigDict) -> None:

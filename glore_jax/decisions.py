@@ -7,12 +7,15 @@ The baselines spend the same number of candidates: the best of three samples und
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from glore_jax import answers
 from glore_jax.records import Candidate, Case
 
 REFINERS = ("global", "local")
+THRESHOLDS = tuple(round(0.02 * i, 2) for i in range(1, 50))
 
 
 def final_value(candidate: Candidate, model: str = "orm") -> float:
@@ -28,6 +31,17 @@ def first_below(values: Sequence[float], threshold: float) -> int:
     (1, -1)
     """
     return next((i for i, value in enumerate(values) if value < threshold), -1)
+
+
+def best_threshold(score: Callable[[float], float], grid: Sequence[float] = THRESHOLDS) -> float:
+    """The threshold of the highest score; of a plateau its middle, which generalises best.
+
+    >>> best_threshold(lambda t: float(0.3 < t < 0.5))
+    0.4
+    """
+    scores = np.asarray([score(t) for t in grid])
+    top = np.flatnonzero(scores >= scores.max() - 1e-12)
+    return float(grid[int(top[len(top) // 2])])
 
 
 def rerank(draft: Candidate, rewrites: Sequence[Candidate], margin: float) -> Candidate:

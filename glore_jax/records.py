@@ -118,6 +118,46 @@ class RefinementPair:
     shared: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A solution that somebody else wrote, with what its publisher says about it.
+
+    Attributes:
+      id: unique within its file.
+      steps: as published, one text each; none is blank.
+      first_false: the first false step, -1 where every step is true, None where nobody judged that.
+      labels: for each step 1 (true), 0 (false) or -1 (not judged); () where the steps were not judged singly.
+      right: whether the final answer is right, None where that is not known.
+      generator: the model that wrote it, subset: the part of the data set; "" where it is not said.
+    """
+
+    id: str
+    question: str
+    steps: tuple[str, ...]
+    first_false: int | None = None
+    labels: tuple[int, ...] = ()
+    right: bool | None = None
+    generator: str = ""
+    subset: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What a value model says about one solution.
+
+    Attributes:
+      id: of the solution.
+      values: entry i is the value of the prefix that ends with step i, a probability.
+      first_error: the first step under the threshold, -1 where none is.
+      final_value: the last of `values`.
+    """
+
+    id: str
+    values: tuple[float, ...]
+    first_error: int
+    final_value: float
+
+
 def fingerprint(value: Any) -> str:
     """Sixteen hex digits that change when any part of a JSON-like value changes."""
     text = json.dumps(value, sort_keys=True, default=str)

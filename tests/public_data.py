@@ -1,7 +1,8 @@
 """Where published data lies that tests read and the repository does not hold: `GLORE_TEST_DATA`.
 
 Without that variable it is `../shared/data`, seen from the repository. The folder holds `gsm8k/train.jsonl` and
-`test.jsonl`, `svamp/SVAMP.json`, and in `tokenizers/` vocabularies of open models. Tests skip where it is absent.
+`test.jsonl`, `svamp/SVAMP.json`, in `tokenizers/` vocabularies of open models, and judged solutions in `processbench/`,
+`bigbench_mistake/`, `prm_format_samples/` and `traces/`. Tests skip where it is absent.
 """
 
 from __future__ import annotations

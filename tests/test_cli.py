@@ -16,6 +16,7 @@ import pytest
 
 import glore_jax
 from glore_jax import cli
+from glore_jax.evaluation import benchmarks
 
 _TOY = Path(__file__).with_name("toy_recipe.py")
 CONFIG = """
@@ -92,6 +93,12 @@ def test_run_stages_report(tmp_path: Path, config: str, capsys: pytest.CaptureFi
         (["stages", "--workdir=W", "--config.seed=3"], "`glore stages` does not know --config.seed; "),
         (["stages", "--workdir=W"], "not a work folder"),
         (["report"], "the following arguments are required: DIR"),
+        (["score", "--model=W"], "the following arguments are required: --input, --output; `glore score --help`"),
+        (["score", "--model=W", "--input=W", "--output=W", "--treshold=1"], "did you mean --threshold"),
+        (["score", "--model=W", "--input=W", "--output=W", "--threshold=x"], "--threshold: invalid float value: 'x'"),
+        (["evaluate", "--benchmark=where", "--input=W"], "the following arguments are required: --predictions"),
+        (["evaluate", "--benchmark=gsm8k", "--input=W", "--predictions=W"], "invalid choice: 'gsm8k' (choose from"),
+        (["evaluate", "--benchmark=when", "--input=W", "--predictions=W"], "cannot be read"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -110,7 +117,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert shown.out == ""
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["stages"], ["report"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["stages"], ["report"], ["score"], ["evaluate"]])
 def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])
@@ -119,6 +126,21 @@ def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixtu
     assert re.search(r"examples?:\n  glore ", out)
     if command:
         assert f"  glore {command[0]} " in out
+
+
+def test_options_of_score_and_evaluate():
+    words = ["score", "--model=m", "--input=i", "--output=o"]
+    options, overrides = cli.parse(words)
+    assert vars(options) == {
+        "command": "score", "model": Path("m"), "input": Path("i"), "output": Path("o"), "threshold": 0.5,
+        "tokenizer": None,
+    }  # fmt: skip
+    assert overrides == []
+    assert cli.parse([*words, "--threshold=0.3", "--tokenizer=t"])[0].threshold == 0.3
+    for benchmark in cli.BENCHMARKS:
+        options, _ = cli.parse(["evaluate", f"--benchmark={benchmark}", "--input=i", "--predictions=p"])
+        assert (options.benchmark, options.output) == (benchmark, None)
+    assert set(cli.BENCHMARKS) == set(benchmarks.MODULES)
 
 
 def _glore(arguments: list[str], **environment: str) -> subprocess.Popen[str]:

@@ -78,6 +78,16 @@ def harmonic(sums: np.ndarray) -> np.ndarray:
     return np.where(total == 0, 0.0, divide(2 * first * second, total))
 
 
+def ordered(true: Sequence[float], false: Sequence[float]) -> tuple[float, float]:
+    """Pairs of a true and a false item in which the true one scores higher (ties half), and all pairs.
+
+    >>> ordered([0.9, 0.5], [0.5, 0.1])
+    (3.5, 4.0)
+    """
+    gap = np.subtract.outer(np.asarray(true, float), np.asarray(false, float))
+    return float((gap > 0).sum() + (gap == 0).sum() / 2), float(gap.size)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sums:
     """A formula of sums over problems.

@@ -86,6 +86,14 @@ def _table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
+def wide_console() -> Console:
+    """The standard output, wide enough for a table where no terminal says how wide it is."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_LOG_WIDTH)
+
+
 def print_report(metrics: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints the table and the claims.
 
@@ -93,13 +101,9 @@ def print_report(metrics: Mapping[str, Any], console: Console | None = None) -> 
       metrics: what `write_report` or `pool` returned, or metrics.json read back.
       console: where to; the standard output if None.
     """
-    from rich.console import Console
     from rich.text import Text
 
-    if console is None:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=_LOG_WIDTH)
+    console = console or wide_console()
     console.print(_table(metrics))
     if metrics["ablation"]:
         console.print("\nWhat each post-processing step adds to the labels (agreement with the oracle, %)")

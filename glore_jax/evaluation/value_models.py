@@ -12,7 +12,7 @@ import numpy as np
 
 from glore_jax.decisions import final_value, first_below
 from glore_jax.evaluation.runs import Measure, Walk, has_oracle, rate
-from glore_jax.evaluation.statistics import Auroc, Sums, balanced, harmonic
+from glore_jax.evaluation.statistics import Auroc, Sums, balanced, harmonic, ordered
 from glore_jax.records import Candidate
 
 MODELS = ("orm", "orm_balanced", "sorm")
@@ -155,20 +155,21 @@ def _answers(walk: Walk) -> tuple[Candidate, ...]:
 
 def _ordered_pairs(pool: Sequence[Candidate], model: str) -> tuple[float, float]:
     """(right, wrong) pairs ordered rightly, ties half, and all such pairs."""
-    right = np.array([final_value(c, model) for c in pool if c.solution.right])
-    wrong = np.array([final_value(c, model) for c in pool if not c.solution.right])
-    gap = right[:, None] - wrong[None, :]
-    return float((gap > 0).sum() + (gap == 0).sum() / 2), float(gap.size)
+    right = [final_value(c, model) for c in pool if c.solution.right]
+    return ordered(right, [final_value(c, model) for c in pool if not c.solution.right])
 
 
-def location_sums(walks: Sequence[Walk], locate: Callable[[Walk], int]) -> np.ndarray:
-    """[N, 4]: errors located exactly, drafts with an error, clean drafts called clean, clean drafts."""
-    sums = np.zeros((len(walks), 4))
-    for row, walk in zip(sums, walks, strict=True):
-        truth = walk.case.draft.first_false
-        if truth is not None:
-            offset = 0 if truth >= 0 else 2
-            row[offset : offset + 2] = locate(walk) == truth, 1
+def location_sums(located: Sequence[int], truth: Sequence[int | None]) -> np.ndarray:
+    """[N, 4]: errors located exactly, drafts with an error, clean drafts called clean, clean drafts.
+
+    Args:
+      located, truth: the first false step of each draft, said and true; -1 none, a truth of None is not known.
+    """
+    sums = np.zeros((len(truth), 4))
+    for row, said, false in zip(sums, located, truth, strict=True):
+        if false is not None:
+            offset = 0 if false >= 0 else 2
+            row[offset : offset + 2] = said == false, 1
     return sums
 
 
@@ -176,7 +177,7 @@ def first_error_measures(walks: Sequence[Walk], models: Sequence[str]) -> list[M
     """ProcessBench's F1 for each model at 0.5 and at its dev-tuned threshold, and for the system's own location."""
 
     def measure(name: str, how: str, locate: Callable[[Walk], int]) -> Measure:
-        sums = location_sums(walks, locate)
+        sums = location_sums([locate(w) for w in walks], [w.case.draft.first_false for w in walks])
         errors, clean = int(sums[:, 1].sum()), int(sums[:, 3].sum())
         definition = (
             f"ProcessBench F1: harmonic mean of two accuracies, first false step named exactly ({errors} test drafts "

@@ -6,14 +6,12 @@ which: the ORM keeps the best of {draft, global, local}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from glore_jax.decisions import first_below, gated, system
+from glore_jax.decisions import best_threshold, first_below, gated, system
 from glore_jax.records import Candidate, Case
-
-_GRID = tuple(round(0.02 * i, 2) for i in range(1, 50))
 
 
 def locate(values: Sequence[float], threshold: float) -> int:
@@ -45,13 +43,6 @@ def first_error_f1(values: Sequence[Sequence[float]], truth: Sequence[int], thre
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
-def _best(score: Callable[[float], float], grid: Sequence[float] = _GRID) -> float:
-    """The threshold of the highest score; of a plateau its middle, which generalises best."""
-    scores = np.asarray([score(t) for t in grid])
-    top = np.flatnonzero(scores >= scores.max() - 1e-12)
-    return float(grid[int(top[len(top) // 2])])
-
-
 def value_thresholds(drafts: Sequence[Candidate], models: Sequence[str]) -> dict[str, float]:
     """Dev-tuned thresholds of each value model on drafts.
 
@@ -68,11 +59,11 @@ def value_thresholds(drafts: Sequence[Candidate], models: Sequence[str]) -> dict
             errors = [-1 if d.first_false is None else d.first_false for d in with_steps]
             flat = [v for row in values for v in row]
             truth = [e < 0 or i < e for row, e in zip(values, errors, strict=True) for i in range(len(row))]
-            out[f"{model}_step"] = _best(lambda t, f=flat, y=truth: balanced_accuracy(f, y, t))
-            out[f"{model}_f1"] = _best(lambda t, v=values, e=errors: first_error_f1(v, e, t))
+            out[f"{model}_step"] = best_threshold(lambda t, f=flat, y=truth: balanced_accuracy(f, y, t))
+            out[f"{model}_f1"] = best_threshold(lambda t, v=values, e=errors: first_error_f1(v, e, t))
         else:
             lowest, right = [min(row) for row in values], [d.solution.right for d in with_steps]
-            out[f"{model}_f1"] = _best(lambda t, v=lowest, y=right: balanced_accuracy(v, y, t))
+            out[f"{model}_f1"] = best_threshold(lambda t, v=lowest, y=right: balanced_accuracy(v, y, t))
     out["sorm_where"] = out["sorm_f1"]
     return out
 
@@ -87,4 +78,4 @@ def decision_thresholds(cases: Sequence[Case]) -> dict[str, float]:
         return float(np.mean([system(c, margin).solution.right for c in cases]))
 
     margins = tuple(round(0.02 * i, 2) for i in range(0, 21))
-    return {"gate": _best(gated_accuracy), "rank_margin": _best(system_accuracy, margins)}
+    return {"gate": best_threshold(gated_accuracy), "rank_margin": best_threshold(system_accuracy, margins)}

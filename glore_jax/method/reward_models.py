@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,8 @@ from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training.batches import Example, value_example
 
 _SCORE_ROWS = 64
-_SCORE_STEP = 64  # rows are padded to a multiple of this many tokens, so few shapes are compiled
+_SCORE_STEP = 64  # rows are padded to a multiple of this many tokens or more, so few shapes are compiled
+_SCORE_CELLS = _SCORE_ROWS * 512**2  # query and key pairs of a batch: of longer rows there are fewer, or memory ends
 
 
 def orm_labels(traces: Sequence[Solution]) -> list[StepLabels]:
@@ -98,6 +99,27 @@ def _values(
     return jax.nn.sigmoid(value_head.read(model, params, tokens_BxT, positions, mask, written)[0])
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """A question and a solution to it as a value model reads them.
+
+    Attributes:
+      tokens: of both, one after the other.
+      given: how many of them are the question's.
+      ends: the position of the last token of each step, where its value is read.
+    """
+
+    tokens: tuple[int, ...]
+    given: int
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, question: str, tokens: Sequence[int], step_ends: Sequence[int]) -> Reading:
+        """Args: tokens, step_ends: of the solution alone, as `Solution` has them."""
+        source = formats.encode_prompt(tokenizer, question)
+        return cls((*source, *tokens), len(source), tuple(len(source) + end - 1 for end in step_ends))
+
+
 def score(
     model: decoder.Decoder,
     params: Any,
@@ -106,25 +128,49 @@ def score(
     solutions: Sequence[Solution],
 ) -> list[tuple[float, ...]]:
     """Step values of solutions: entry i is the value of the prefix that ends with step i."""
+    readings = [Reading.of(tokenizer, problems[s.problem_id].question, s.tokens, s.step_ends) for s in solutions]
+    return values(model, params, readings)
+
+
+def values(
+    model: decoder.Decoder,
+    params: Any,
+    readings: Sequence[Reading],
+    advance: Callable[[int], None] = lambda count: None,
+) -> list[tuple[float, ...]]:
+    """The value at every step end of every reading; `advance` is told how many readings were done."""
     mesh = meshes.make()
     params = jax.device_put(params, rules.replicated(mesh))
-    ids, given, reads = [], [], []
-    for s in solutions:
-        source = formats.encode_prompt(tokenizer, problems[s.problem_id].question)
-        ids.append([*source, *s.tokens])
-        given.append(len(source))
-        reads.append([len(source) + end - 1 for end in s.step_ends])
-    out: list[tuple[float, ...]] = [()] * len(solutions)
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    for at in range(0, len(order), _SCORE_ROWS):
-        rows = order[at : at + _SCORE_ROWS]
-        width = -(-max(len(ids[i]) for i in rows) // _SCORE_STEP) * _SCORE_STEP
-        tokens = np.zeros((_SCORE_ROWS, width), np.int32)
-        length, prompt = (np.zeros(_SCORE_ROWS, np.int32) for _ in range(2))
-        for r, i in enumerate(rows):
-            tokens[r, : len(ids[i])] = ids[i]
-            length[r], prompt[r] = len(ids[i]), given[i]
-        values = np.asarray(_values(model, params, *rules.shard_batch((tokens, length, prompt), mesh)))
-        for r, i in enumerate(rows):
-            out[i] = tuple(float(values[r, p]) for p in reads[i])
+    out: list[tuple[float, ...]] = [()] * len(readings)
+    for batch, rows, width in _batches([len(reading.tokens) for reading in readings], mesh.size):
+        tokens = np.zeros((rows, width), np.int32)
+        length, prompt = (np.zeros(rows, np.int32) for _ in range(2))
+        for r, i in enumerate(batch):
+            count = len(readings[i].tokens)
+            tokens[r, :count] = readings[i].tokens
+            length[r], prompt[r] = count, readings[i].given
+        found = np.asarray(_values(model, params, *rules.shard_batch((tokens, length, prompt), mesh)))
+        for r, i in enumerate(batch):
+            out[i] = tuple(float(found[r, p]) for p in readings[i].ends)
+        advance(len(batch))
     return out
+
+
+def _batches(lengths: Sequence[int], devices: int) -> Iterator[tuple[list[int], int, int]]:
+    """Which rows go together, the shortest first, and the shape [rows, width] that they are padded to.
+
+    >>> [(len(batch), rows, width) for batch, rows, width in _batches([100] * 70 + [700] * 40, 1)]
+    [(64, 64, 128), (16, 16, 768), (16, 16, 768), (14, 16, 768)]
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    while order:
+        rows = _SCORE_ROWS
+        while True:
+            longest = lengths[order[:rows][-1]]
+            step = max(_SCORE_STEP, 2 ** (longest.bit_length() - 3))  # of long rows an eighth to a quarter
+            width = -(-longest // step) * step
+            if rows <= devices or rows * width**2 <= _SCORE_CELLS:
+                break
+            rows //= 2
+        yield order[:rows], rows, width
+        order = order[rows:]

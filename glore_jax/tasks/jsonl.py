@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from glore_jax import answers
 from glore_jax.errors import InputError
 from glore_jax.records import Problem
+from glore_jax.tasks.rows import lines
 from glore_jax.tasks.splits import check_apart, named, same_question, tenth
 
 _KEYS = {"question", "answer", "solution"}
@@ -47,17 +47,7 @@ def objects(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give a UTF-8 JSONL file of problems") from error
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028 within a question
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not JSON ({error}); expected one object a line") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: expected an object with question and answer, found {type(row).__name__}")
-        yield number, row
+    yield from lines(path, text, "question and answer")
 
 
 def _problem(where: str, number: int, row: dict[str, Any]) -> Problem:

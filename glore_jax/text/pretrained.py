@@ -13,7 +13,7 @@ from glore_jax.text.tokenizers import MARKS, STEP_END, Tokenizer
 from glore_jax.text.vocabularies import HuggingFace, SentencePiece, Vocabulary
 
 MARK_STYLES = ("added", "text")
-_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model")
+FILES = ("tokenizer.json", "tokenizer.model", "spiece.model")
 _SETTINGS = "tokenizer_config.json"
 
 
@@ -105,9 +105,9 @@ def load(folder: str | Path, marks: str = "added", with_chat: bool = False) -> T
     folder = Path(folder)
     if marks not in MARK_STYLES:
         raise InputError(f"marks={marks!r}: expected one of {', '.join(MARK_STYLES)}")
-    path = next((folder / name for name in _FILES if (folder / name).is_file()), None)
+    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if path is None:
-        raise InputError(f"{folder}: no tokenizer there; looked for {', '.join(_FILES)}; copy the model's own into it")
+        raise InputError(f"{folder}: no tokenizer there; looked for {', '.join(FILES)}; copy the model's own into it")
     settings, model = _read(folder / _SETTINGS), _read(folder / "config.json")
     if path.suffix == ".json":
         vocabulary: Vocabulary = HuggingFace(path)
