@@ -74,10 +74,11 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "traces": {"per_problem": 3},
             "labels": {
-                "problems": 420,  # the first ones of train; 0: all
+                "problems": 750,  # the first ones of train; 0: all
+                "solved_only": True,  # of these those that some trace gets right
                 "wrong_per_problem": 1,  # traces whose prefixes are rolled out
                 "right_per_problem": 1,
-                "rollouts": 10,  # K a prefix (paper: 8); of 8 too few are right where a long way is left
+                "rollouts": 8,  # K a prefix (the paper's)
                 "consistency": "each",  # each, strict or off; see glore_jax.method.labels
                 "propagation": True,
                 "balance": True,
@@ -112,7 +113,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.labels.rollouts = 2
     if variant == "full":
         config.task.update({"train": 1500, "dev": 400, "test": 1000})
-        config.labels.problems = 600
+        config.labels.problems = 1000
         config.refiner.train.steps = 360
         config.evaluation.samples = 16
     return config

@@ -20,16 +20,23 @@ from glore_jax.training import losses
 _TRACES_A_PART = 250  # rollouts are written in parts, so a cut run loses one part at most
 
 
-def select(traces: Sequence[Solution], problems: Collection[str], wrong: int, right: int) -> list[Solution]:
-    """Traces to label: of each of these problems the first few different wrong and right ones that have steps."""
+def select(
+    traces: Sequence[Solution], problems: Collection[str], wrong: int, right: int, solved_only: bool
+) -> list[Solution]:
+    """Traces to label: of each of these problems the first few different wrong and right ones that have steps.
+
+    With `solved_only` problems without a right trace are left out: from their prefixes rollouts fail whether the
+    steps are true or not, so the labels would tell how hard the question is.
+    """
+    solved = {trace.problem_id for trace in traces if trace.right or not solved_only}
     seen: set[tuple[str, tuple[int, ...]]] = set()
     counts: dict[tuple[str, bool], int] = defaultdict(int)
     out = []
     for trace in traces:
         kind = (trace.problem_id, trace.right)
-        if trace.problem_id not in problems or (trace.problem_id, trace.tokens) in seen or trace.num_steps < 2:
+        if trace.problem_id not in problems or trace.problem_id not in solved or trace.num_steps < 2:
             continue
-        if counts[kind] < (right if trace.right else wrong):
+        if (trace.problem_id, trace.tokens) not in seen and counts[kind] < (right if trace.right else wrong):
             seen.add((trace.problem_id, trace.tokens))
             counts[kind] += 1
             out.append(trace)
@@ -45,7 +52,9 @@ def labels(context: StageContext) -> dict[str, Any]:
     problems = {p.id: p for p in rows}
     traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
     labelled = {p.id for p in rows[: settings.problems or None]}
-    chosen = select(traces, labelled, settings.wrong_per_problem, settings.right_per_problem)
+    chosen = select(
+        traces, labelled, settings.wrong_per_problem, settings.right_per_problem, settings.solved_only
+    )
     # Propagation makes a right trace positive everywhere, so it needs no rollouts; without it, it does.
     rolled = [t for t in chosen if not t.right or not settings.propagation]
     counts = _roll_out(context, problems, rolled)
