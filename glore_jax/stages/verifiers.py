@@ -52,9 +52,7 @@ def labels(context: StageContext) -> dict[str, Any]:
     problems = {p.id: p for p in rows}
     traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
     labelled = {p.id for p in rows[: settings.problems or None]}
-    chosen = select(
-        traces, labelled, settings.wrong_per_problem, settings.right_per_problem, settings.solved_only
-    )
+    chosen = select(traces, labelled, settings.wrong_per_problem, settings.right_per_problem, settings.solved_only)
     # Propagation makes a right trace positive everywhere, so it needs no rollouts; without it, it does.
     rolled = [t for t in chosen if not t.right or not settings.propagation]
     counts = _roll_out(context, problems, rolled)
