@@ -16,12 +16,12 @@ from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.sampling.engine import Engine
-from glore_jax.text import tokenizers
+from glore_jax.text import pretrained
 from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training import checkpoints, loop
 from glore_jax.training.batches import Example
 
-MODEL, TOKENIZER, CURVE = "model.safetensors", "tokenizer.model", "curve.json"
+MODEL, CURVE = "model.safetensors", "curve.json"
 SPLITS = ("train", "dev", "test")
 
 
@@ -36,7 +36,7 @@ def read_model(folder: Path, dtype: str) -> tuple[Decoder, Any]:
 
 
 def read_tokenizer(context: StageContext) -> Tokenizer:
-    return tokenizers.load(context.input("base") / TOKENIZER)
+    return pretrained.reopen(context.input("base"))
 
 
 def read_problems(context: StageContext, split: str) -> list[Problem]:
