@@ -53,6 +53,18 @@ def make_engine(context: StageContext, model: Decoder, params: Any, tokenizer: T
     return Engine(model, params, context.config.sampling, tokenizer.eos, tokenizer.pad)
 
 
+def start_of(settings: Any, group: str) -> str:
+    """The stage whose model a training starts from, as `init` of its settings says.
+
+    Args:
+      group: of the configuration, that the settings are.
+    """
+    stages = {"base": "base", "student": "expert_iteration"}
+    if settings.init not in stages:
+        raise InputError(f"{group}.init={settings.init!r}: expected one of {', '.join(stages)}")
+    return stages[settings.init]
+
+
 def in_float32(model: Decoder) -> Decoder:
     return Decoder(dataclasses.replace(model.config, dtype="float32"))
 
