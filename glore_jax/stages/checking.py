@@ -25,7 +25,7 @@ from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 from glore_jax.progress import number, say, size
-from glore_jax.sampling import decode
+from glore_jax.sampling import decode, kv_cache
 from glore_jax.stages import artifacts, recipes, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
@@ -226,11 +226,13 @@ def _training_memory(config: Any, model: DecoderConfig, params: Any) -> dict[str
 
 
 def _sampling_memory(config: Any, model: DecoderConfig, params: Any, tokenizer: Tokenizer) -> dict[str, int]:
-    """Of the largest bucket: sampling computes in float32."""
+    """Of the largest bucket, in float32: slots are split over the devices, prefilled sources lie whole on each."""
     s = config.sampling
     shapes = decode.Shapes(s.slots, s.sources, max(s.buckets), s.max_new_tokens, s.chunk, tokenizer.eos, tokenizer.pad)
-    slots = jax.eval_shape(lambda: decode.empty(dataclasses.replace(model, dtype="float32"), shapes))
-    return {"parameters": _bytes(params), "slots": _bytes(slots) // meshes.make().shape["data"]}
+    model = dataclasses.replace(model, dtype="float32")
+    slots = _bytes(jax.eval_shape(lambda: decode.empty(model, shapes))) // meshes.make().shape["data"]
+    sources = _bytes(jax.eval_shape(lambda: kv_cache.zeros(model, s.sources, shapes.prefix_columns)))
+    return {"parameters": _bytes(params), "slots": slots, "sources": sources}
 
 
 def _check_memory(training: dict[str, int], sampling: dict[str, int]) -> None:

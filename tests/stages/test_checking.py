@@ -50,6 +50,10 @@ def test_what_is_counted_is_what_the_stages_do():
     assert made.rollouts == work["labels"].samples == round(160 * mean * config.labels.rollouts)
     assert made.training["parameters"] == made.training["gradients"] == 4 * made.parameters
     assert made.training["optimizer"] <= 2 * made.training["parameters"] + 100
+    c, columns = made.model, 432 + config.sampling.max_new_tokens
+    token = 2 * c.num_layers * c.num_kv_heads * c.head_dim * 4  # bytes of keys and values
+    assert made.sampling["sources"] == config.sampling.sources * 432 * token
+    assert made.sampling["slots"] == pytest.approx(config.sampling.slots / 2 * columns * token, rel=0.01)
 
 
 def test_a_published_folder_is_checked_without_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
