@@ -55,7 +55,8 @@ def get_config(variant: str = "") -> ConfigDict:
                 "step_weights": (0.03, 0.03, 0.05, 0.13, 0.5, 2.3, 1.6),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
-                "path": "",  # folder of a base model; "" is the one shipped with the package
+                "path": "",  # folder of a base model, own or Hugging Face's; "" is the one shipped with the package
+                "marks": "tokens",  # [BAD] and its like are new tokens; "text": spelled out in those that are there
             },
             "train_dtype": "bfloat16",  # activations; parameters and optimizer are float32
             "sampling": {

@@ -1,10 +1,15 @@
-"""GLoRe on GSM8K (docs/tasks.md), from a base model of your own.
+"""GLoRe on GSM8K (docs/tasks.md), from a base model of your own. The other gsm8k_*.py name what differs by model.
 
+glore check --config=configs/gsm8k.py --config.base.path=FOLDER
 glore run --config=configs/gsm8k.py --workdir=runs/gsm8k --config.base.path=FOLDER
 
-The data set is downloaded once, and its checksum checked. On a machine without a network, put the published files into
-a folder and add --config.task.manual_dir=FOLDER. The base model that the package ships knows the embedded task's words
-only: name one of your own. Set the steps of each training to what it takes.
+FOLDER is that of a published model, as Hugging Face has it (docs/base_model.md); the base model that the package ships
+knows the embedded task's words only. The data set is downloaded once, and its checksum checked. On a machine without a
+network, put the published files into a folder and add --config.task.manual_dir=FOLDER.
+
+Parameters, gradients and the optimizer's two moments are float32, 16 bytes a parameter, and lie whole on every device:
+`glore check` adds up what a model takes. The counts marked so are the paper's. Learning rates, epochs and batch sizes
+are common ones for models of this size, tuned on nothing: choose them on dev.
 """
 
 from typing import Any
@@ -15,21 +20,36 @@ from ml_collections import ConfigDict
 from glore_jax.errors import InputError
 
 
+def trainings(config: Any) -> list[Any]:
+    """The settings of every training."""
+    return [config[name].train for name in ("sft", "expert_iteration", "orm", "sorm", "refiner")]
+
+
 def get_config(variant: str = "") -> ConfigDict:
     if variant:
         raise InputError(f"configs/gsm8k.py has no variants; leave out {':' + variant!r}")
     config: Any = jsonl_config()
+    config.devices = 0
     config.task = ConfigDict(
         {
             "name": "gsm8k",
             "manual_dir": "",  # a folder with the published files; "" downloads them
             "data_dir": "",  # where TFDS keeps what it downloaded; "" is TFDS_DATA_DIR or ~/tensorflow_datasets
+            "train": 0,  # problems of each split that are used, the first ones; 0: all
+            "dev": 0,
+            "test": 0,
         }
     )
     # In the tokens of Mistral 7B, whose digits are tokens of their own, a question has at most 234 and a worked
     # solution 466, 99 of 100 no more than 139 and 300.
     config.sampling.update({"buckets": (96, 128, 192, 256, 384, 576), "max_new_tokens": 320})
-    for name in ("sft", "expert_iteration", "orm", "sorm"):
-        config[name].train.row_length = 576
+    config.sampling.update({"slots": 64, "sources": 8})  # keys and values of a large model take room
+    config.expert_iteration.update({"rounds": 4, "samples": 96})  # samples: the paper's
+    config.traces.per_problem = 8
+    for settings in trainings(config):
+        settings.update({"steps": 0, "epochs": 2.0, "rows": 16, "row_length": 576})
+        settings.update({"optimizer": "adamw", "learning_rate": 1e-5})
+    config.value.surprise = False  # deep models see it by themselves (glore_jax/models/value_head.py)
     config.refiner.train.row_length = 896
+    config.refiner.prefix_lm = False  # as published models read
     return config

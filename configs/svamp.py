@@ -1,15 +1,17 @@
-"""GLoRe on SVAMP (docs/tasks.md), from a base model of your own.
+"""GLoRe on SVAMP (docs/tasks.md), from a base model of your own; what is not here is in configs/gsm8k.py.
 
+glore check --config=configs/svamp.py --config.base.path=FOLDER
 glore run --config=configs/svamp.py --workdir=runs/svamp --config.base.path=FOLDER
 
-The data set is downloaded once, and its checksum checked. On a machine without a network, put the published files into
-a folder and add --config.task.manual_dir=FOLDER. The base model that the package ships knows the embedded task's words
-only: name one of your own. Set the steps of each training to what it takes.
+FOLDER is that of a published model, as Hugging Face has it (docs/base_model.md). The data set is downloaded once, and
+its checksum checked. On a machine without a network, put the published files into a folder and add
+--config.task.manual_dir=FOLDER.
 """
 
 from typing import Any
 
-from jsonl import get_config as jsonl_config
+from gsm8k import get_config as gsm8k_config
+from gsm8k import trainings
 from ml_collections import ConfigDict
 
 from glore_jax.errors import InputError
@@ -18,12 +20,11 @@ from glore_jax.errors import InputError
 def get_config(variant: str = "") -> ConfigDict:
     if variant:
         raise InputError(f"configs/svamp.py has no variants; leave out {':' + variant!r}")
-    config: Any = jsonl_config()
-    config.task = ConfigDict(
-        {
-            "name": "svamp",
-            "manual_dir": "",  # a folder with the published files; "" downloads them
-            "data_dir": "",  # where TFDS keeps what it downloaded; "" is TFDS_DATA_DIR or ~/tensorflow_datasets
-        }
-    )
+    config: Any = gsm8k_config()
+    config.task.name = "svamp"
+    # In the tokens of Mistral 7B a question has at most 80, and a solution 84.
+    config.sampling.update({"buckets": (48, 64, 96, 192, 256), "max_new_tokens": 96})
+    for settings in trainings(config):
+        settings.row_length = 256
+    config.refiner.train.row_length = 352
     return config

@@ -23,6 +23,7 @@ _EXAMPLES = """\
 examples:
   glore run --config=configs/arithmetic.py --workdir=runs/seed0        the whole pipeline
   glore run --config=configs/arithmetic.py:smoke --workdir=runs/smoke  the same, small
+  glore check --config=configs/arithmetic.py                           what it would take
   glore stages --workdir=runs/seed0                                    what is done, and what is not
   glore report runs/seed0 runs/seed1 runs/seed2                        several seeds in one table
   glore score --model=runs/seed0/sorm --input=solutions.jsonl --output=values.jsonl
@@ -49,6 +50,15 @@ examples:
 
 A folder belongs to one configuration; for another choose another --workdir.
 Compiled programs are kept in ~/.cache/glore_jax, or in $GLORE_CACHE."""
+
+_CHECK = """\
+Says what a run would take, without running it: parameters, steps, tokens, rollouts and memory, from the problems, the
+tokenizer and the shapes of the base model, whose weights are not read. Fails on what cannot work, with the key to
+change. --config.devices=8 counts for eight devices on a machine that has none.
+
+examples:
+  glore check --config=configs/arithmetic.py
+  glore check --config=configs/gsm8k_llama2_7b.py --config.base.path=FOLDER"""
 
 _STAGES = """\
 Lists the stages of a work folder: done; partial (begun); missing; stale (made by another version, or from
@@ -88,6 +98,7 @@ examples:
   glore evaluate --benchmark=when --input=solutions.jsonl --predictions=values.jsonl --output=when.json"""
 
 BENCHMARKS = ("processbench", "where", "when")  # evaluation/benchmarks.py has what each measures
+_CONFIGURED = ("run", "check")  # commands that take --config.KEY=VALUE
 _STATE_COLOURS = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red", "missing": "dim"}
 
 
@@ -111,6 +122,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     run.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="where everything is written")
     run.add_argument("--only", metavar="STAGE", help="run just this stage, again if it is done")
     run.add_argument("--from", dest="start_from", metavar="STAGE", help="run this stage and all later ones again")
+    check = made.add_parser("check", help="say what a run would take, and what is wrong with it", description=_CHECK)
+    check.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
     listing = made.add_parser("stages", help="list the stages of a work folder", description=_STAGES)
     listing.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="the work folder")
     report = made.add_parser("report", help="print the table of finished runs", description=_REPORT)
@@ -129,7 +142,14 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate.add_argument("--input", required=True, type=Path, metavar="FILE", help="solutions with verdicts")
     evaluate.add_argument("--predictions", required=True, type=Path, metavar="FILE", help="what `glore score` wrote")
     evaluate.add_argument("--output", type=Path, metavar="FILE.json", help="also write the figures as JSON")
-    return parser, {"run": run, "stages": listing, "report": report, "score": score, "evaluate": evaluate}
+    return parser, {
+        "run": run,
+        "check": check,
+        "stages": listing,
+        "report": report,
+        "score": score,
+        "evaluate": evaluate,
+    }
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -143,7 +163,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if words and argv[0] == words[0] and words[0] not in commands:
         raise InputError(f"no command {words[0]}; {configuration.nearest(words[0], commands)}")
     options, rest = parser.parse_known_args(argv)
-    overrides = [word for word in rest if options.command == "run" and word.startswith(configuration.PREFIX)]
+    overrides = [word for word in rest if options.command in _CONFIGURED and word.startswith(configuration.PREFIX)]
     unknown = [word for word in rest if word not in overrides]
     if unknown:
         name = unknown[0].partition("=")[0]
@@ -168,6 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, overrides = parse(sys.argv[1:] if argv is None else argv)
         if options.command == "run":
             _run(options, overrides)
+        elif options.command == "check":
+            _check(options, overrides)
         elif options.command == "stages":
             _print_stages(options.workdir)
         elif options.command == "report":
@@ -212,6 +234,14 @@ def _score(options: argparse.Namespace) -> None:
     scoring.score(options.model, options.input, options.output, options.threshold, options.tokenizer)
 
 
+def _check(options: argparse.Namespace, overrides: list[str]) -> None:
+    config = configuration.load(options.config, overrides)
+    prepare_jax(config)
+    from glore_jax import stages
+
+    stages.check(config)
+
+
 def prepare_jax(config: ConfigDict) -> None:
     """Compiled programs are kept on disk for the next run; `config.devices` sets how many CPU devices JAX shows."""
     import jax
@@ -237,23 +267,7 @@ def _print_stages(workdir: Path) -> None:
             Text(item.state, style=_STATE_COLOURS[item.state]),
             ", ".join(item.stage.inputs),
             progress.duration(made["seconds"]) if made else "",
-            _size(workfolder.size(made)) if made else "",
+            progress.size(workfolder.size(made)) if made else "",
             ", ".join(f"{key} {progress.number(value)}" for key, value in made["counts"].items()) if made else "",
         )
     rich.get_console().print(table)
-
-
-def _size(count: int) -> str:
-    """Readable bytes.
-
-    >>> _size(950), _size(12_345_678)
-    ('950 B', '11.8 MiB')
-    """
-    if count < 1024:
-        return f"{count} B"
-    value = count / 1024
-    for unit in ("KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"

@@ -47,6 +47,22 @@ def number(value: Any) -> str:
         return str(value)
 
 
+def size(count: int) -> str:
+    """Readable bytes.
+
+    >>> size(950), size(12_345_678)
+    ('950 B', '11.8 MiB')
+    """
+    if count < 1024:
+        return f"{count} B"
+    value = count / 1024
+    for unit in ("KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
 class Bar:
     """Counts work done and shows it now and then; made by `track`."""
 

@@ -117,7 +117,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert shown.out == ""
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["stages"], ["report"], ["score"], ["evaluate"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["stages"], ["report"], ["score"], ["evaluate"]])
 def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])

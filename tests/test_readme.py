@@ -43,6 +43,8 @@ def commands() -> list[tuple[str, str]]:
 
 def check_glore(words: list[str]) -> None:
     options, overrides = cli.parse(words)
+    if options.command == "check":
+        configuration.load(options.config, overrides)
     if options.command == "run":
         config = configuration.load(options.config, overrides)
         names = {stage.name for stage in stages.of(config)}
@@ -78,7 +80,7 @@ def test_commands_in_running_text_exist(page: Path):
         if program == "make":
             check_make(words)
         elif not words[0].startswith("-"):
-            assert words[0] in ("run", "stages", "report", "score", "evaluate"), command
+            assert words[0] in ("run", "check", "stages", "report", "score", "evaluate"), command
 
 
 def test_the_readme_starts_with_the_two_commands():

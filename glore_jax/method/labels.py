@@ -11,12 +11,19 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from glore_jax.errors import InputError
 from glore_jax.records import Rollout, Solution, StepLabels
 
 _ANNOTATED = re.compile(r"<<[^<>=]*=([^<>]*)>>")
 # The dash of 10-4 is no sign: a result that is subtracted counts as used.
 _NUMBER = re.compile(r"(?:(?<![\d)])(?<![\d)] )-)?\d+(?:\.\d+)?")
 READINGS = ("each", "strict", "off")
+
+
+def check_reading(reading: str) -> None:
+    """InputError where `labels.consistency` is none of `READINGS`."""
+    if reading not in READINGS:
+        raise InputError(f"labels.consistency={reading!r}: expected one of {', '.join(READINGS)}")
 
 
 def intermediate_result(step: str) -> str | None:

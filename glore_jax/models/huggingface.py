@@ -109,9 +109,7 @@ def load(
     """
     folder = Path(folder)
     stored = tensors.find(folder)
-    config, kind = _check(folder, stored)
-    embedding = stored[_OUTSIDE["embedding"]]
-    model = _model(dataclasses.replace(config, dtype=dtype or tensors.DTYPES[embedding.dtype].name), kind)
+    model = _described(folder, stored, dtype)
     places, problems = _places(model, sharding), []
     params: dict[str, jax.Array] = {}
     # The largest first: what reading takes on top is then smallest when most is already held.
@@ -120,11 +118,26 @@ def load(
         target = jnp.dtype(dtype) if dtype else tensors.DTYPES[stored[name].dtype]
         params[path], nan = _place(stored[name], transposed(path), target, places[path])
         problems += [f"{name} has NaNs"] * nan
-    if kind == families.VALUE:
+    if isinstance(model, ValueModel):
         params |= _read_head(stored, places, problems)
     if problems:
         raise _unusable(folder, problems)
     return model, unflatten_dict(params, sep="/")
+
+
+def describe(folder: str | Path) -> Model:
+    """The model of a folder, whose weights stay on the disk: `shapes(describe(FOLDER))` are those of its parameters.
+
+    Raises:
+      InputError: as `load` does, but for NaNs.
+    """
+    return _described(Path(folder), tensors.find(Path(folder)), None)
+
+
+def _described(folder: Path, stored: dict[str, Tensor], dtype: str | None) -> Model:
+    config, kind = _check(folder, stored)
+    embedding = stored[_OUTSIDE["embedding"]]
+    return _model(dataclasses.replace(config, dtype=dtype or tensors.DTYPES[embedding.dtype].name), kind)
 
 
 def _check(folder: Path, stored: dict[str, Tensor]) -> tuple[DecoderConfig, str]:

@@ -18,6 +18,11 @@ def missing_rows(config: DecoderConfig, vocab_size: int) -> int:
     return max(0, vocab_size - config.vocab_size)
 
 
+def grown(config: DecoderConfig, vocab_size: int) -> DecoderConfig:
+    """A decoder with room for `vocab_size` ids at least."""
+    return dataclasses.replace(config, vocab_size=config.vocab_size + missing_rows(config, vocab_size))
+
+
 def grow(config: DecoderConfig, params: Any, trained: int, vocab_size: int) -> tuple[DecoderConfig, Any]:
     """A decoder with room for `vocab_size` ids, of which the first `trained` keep their rows.
 
@@ -31,9 +36,9 @@ def grow(config: DecoderConfig, params: Any, trained: int, vocab_size: int) -> t
     """
     if not 0 < trained <= config.vocab_size:
         raise ValueError(f"trained={trained} rows, of a model with {config.vocab_size}")
-    size = config.vocab_size + missing_rows(config, vocab_size)
-    grown = {name: _grown(params[name], trained, vocab_size, size) for name in _TABLES if name in params}
-    return dataclasses.replace(config, vocab_size=size), {**params, **grown}
+    bigger = grown(config, vocab_size)
+    tables = {n: _grown(params[n], trained, vocab_size, bigger.vocab_size) for n in _TABLES if n in params}
+    return bigger, {**params, **tables}
 
 
 def _grown(table_VxD: jax.Array, trained: int, vocab_size: int, size: int) -> jax.Array:

@@ -16,12 +16,12 @@ from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.sampling.engine import Engine
-from glore_jax.text import tokenizers
+from glore_jax.text import pretrained
 from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training import checkpoints, loop
 from glore_jax.training.batches import Example
 
-MODEL, TOKENIZER, CURVE = "model.safetensors", "tokenizer.model", "curve.json"
+MODEL, CURVE = "model.safetensors", "curve.json"
 SPLITS = ("train", "dev", "test")
 
 
@@ -36,7 +36,7 @@ def read_model(folder: Path, dtype: str) -> tuple[Decoder, Any]:
 
 
 def read_tokenizer(context: StageContext) -> Tokenizer:
-    return tokenizers.load(context.input("base") / TOKENIZER)
+    return pretrained.reopen(context.input("base"))
 
 
 def read_problems(context: StageContext, split: str) -> list[Problem]:
@@ -51,6 +51,18 @@ def read_engine(context: StageContext, stage: str, tokenizer: Tokenizer) -> Engi
 
 def make_engine(context: StageContext, model: Decoder, params: Any, tokenizer: Tokenizer) -> Engine:
     return Engine(model, params, context.config.sampling, tokenizer.eos, tokenizer.pad)
+
+
+def start_of(settings: Any, group: str) -> str:
+    """The stage whose model a training starts from, as `init` of its settings says.
+
+    Args:
+      group: of the configuration, that the settings are.
+    """
+    stages = {"base": "base", "student": "expert_iteration"}
+    if settings.init not in stages:
+        raise InputError(f"{group}.init={settings.init!r}: expected one of {', '.join(stages)}")
+    return stages[settings.init]
 
 
 def in_float32(model: Decoder) -> Decoder:

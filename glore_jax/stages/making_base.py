@@ -14,7 +14,7 @@ from glore_jax.sampling import solutions
 from glore_jax.stages import artifacts
 from glore_jax.stages.students import accuracy
 from glore_jax.tasks.arithmetic import make_problem
-from glore_jax.text import tokenizers
+from glore_jax.text import pretrained
 from glore_jax.training import checkpoints, losses
 
 
@@ -23,7 +23,7 @@ def tokenizer(context: StageContext) -> dict[str, Any]:
     c = context.config
     documents = base_model.documents(c.seed, 4000, c.pretrain_short.step_weights, 0.0, 0.0)
     made = base_model.train_tokenizer(documents, c.vocabulary)
-    made.save(context.folder / artifacts.TOKENIZER)
+    made.save(context.folder)
     return {"vocabulary": made.vocab_size}
 
 
@@ -32,7 +32,7 @@ def pretrain(context: StageContext) -> dict[str, Any]:
     c = context.config
     settings = c[context.stage.name]
     before = [name for name in context.stage.inputs if name != "tokenizer"]
-    model_tokenizer = tokenizers.load(context.input("tokenizer") / artifacts.TOKENIZER)
+    model_tokenizer = pretrained.reopen(context.input("tokenizer"))
     documents = base_model.documents(
         c.seed + settings.corpus,
         settings.documents,
@@ -55,10 +55,10 @@ def pretrain(context: StageContext) -> dict[str, Any]:
 def base_model_stage(context: StageContext) -> dict[str, Any]:
     """The folder that a run's `base.path` takes: the model at half precision, its tokenizer, its dev accuracy."""
     c = context.config
-    made = tokenizers.load(context.input("tokenizer") / artifacts.TOKENIZER)
+    made = pretrained.reopen(context.input("tokenizer"))
     model, params = artifacts.read_model(context.input("pretrain_long"), "float32")
     artifacts.write_model(context.folder, params, model.config, "bfloat16")
-    made.save(context.folder / artifacts.TOKENIZER)
+    made.save(context.folder)
     model, params = artifacts.read_model(context.folder, "float32")
     dev = [make_problem(c.seed, "dev", i, c.pretrain_long.step_weights) for i in range(c.dev)]
     engine = artifacts.make_engine(context, model, params["decoder"], made)

@@ -8,7 +8,7 @@ from glore_jax import tasks
 from glore_jax.configuration import nearest
 from glore_jax.errors import InputError
 from glore_jax.pipeline import Stage
-from glore_jax.stages import making_base, reports, rewriters, students, verifiers, walk
+from glore_jax.stages import making_base, reports, rewriters, students, taking_base, verifiers, walk
 
 _VALUES = ("orm", "orm_balanced", "sorm")
 _REWRITERS = ("global_refiner", "local_refiner", "value_refiner")
@@ -27,10 +27,10 @@ GLORE: tuple[Stage, ...] = (
     Stage(
         "base",
         ("problems",),
-        students.base,
+        taking_base.base,
         "take the base model and its tokenizer",
         ("base", "sampling"),
-        outside=students.base_files,
+        outside=taking_base.files_of,
     ),
     Stage(
         "sft",

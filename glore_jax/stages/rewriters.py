@@ -21,9 +21,7 @@ def _train_refiner(
     context: StageContext, pairs: Sequence[RefinementPair], values: Sequence[Sequence[float]] | None = None
 ) -> dict[str, Any]:
     settings = context.config.refiner
-    sources = {"base": "base", "student": "expert_iteration"}
-    if settings.init not in sources:
-        raise InputError(f"refiner.init={settings.init!r}: expected one of {', '.join(sources)}")
+    start = artifacts.start_of(settings, "refiner")
     if not pairs:
         raise InputError(
             "no refinement pairs: no train question has both a right and a wrong trace; raise traces.per_problem, "
@@ -31,7 +29,7 @@ def _train_refiner(
         )
     tokenizer = artifacts.read_tokenizer(context)
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
-    model, params = artifacts.read_model(context.input(sources[settings.init]), context.config.train_dtype)
+    model, params = artifacts.read_model(context.input(start), context.config.train_dtype)
     model = Decoder(dataclasses.replace(model.config, prefix_lm=settings.prefix_lm))
     examples = refiners.examples(tokenizer, problems, pairs, settings.prefix_lm, values)
     params = {"decoder": params["decoder"]}

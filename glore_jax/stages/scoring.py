@@ -85,10 +85,10 @@ def read_tokenizer(model: Path, given: Path | None) -> Tokenizer:
     if given is not None:
         return tokenizers.load(given) if given.is_file() else pretrained.load(given)
     base = model.resolve().parent / "base"
-    places = [model, base]
-    for place in places:
-        if any((place / name).is_file() for name in pretrained.FILES):
-            return pretrained.load(place)
+    if pretrained.holds(model):
+        return pretrained.load(model)
+    if pretrained.holds(base):
+        return pretrained.reopen(base)
     raise InputError(f"{model}: no tokenizer there, nor in {base}; name its folder or file with --tokenizer=")
 
 

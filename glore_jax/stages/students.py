@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,15 +11,13 @@ import numpy as np
 from glore_jax import files, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import expert_iteration as ei
-from glore_jax.models.decoder import DecoderConfig
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem, Solution
 from glore_jax.sampling import solutions
 from glore_jax.sampling.engine import Engine
 from glore_jax.stages import artifacts
-from glore_jax.text import formats, tokenizers
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import checkpoints, losses
+from glore_jax.training import losses
 
 
 def problems(context: StageContext) -> dict[str, Any]:
@@ -33,36 +29,6 @@ def problems(context: StageContext) -> dict[str, Any]:
         files.write_table(context.folder / f"{name}.parquet", rows, Problem)
         counts[name] = len(rows)
     return counts
-
-
-def base_files(config: Any) -> list[Path]:
-    """The base model's files: of the folder `base.path`, or those shipped with the package."""
-    shipped = resources.files("glore_jax") / "assets" / "arithmetic_base"
-    folder = Path(config.base.path or str(shipped))
-    return [folder / artifacts.MODEL, folder / artifacts.TOKENIZER]
-
-
-def base(context: StageContext) -> dict[str, Any]:
-    """Puts the base model and its tokenizer into the work folder; checks that every question fits."""
-    model_file, tokenizer_file = base_files(context.config)
-    params, config = checkpoints.load_model(model_file)
-    tokenizer = tokenizers.load(tokenizer_file)
-    s = context.config.sampling
-    longest = max(s.buckets) - s.max_new_tokens - 12  # room for a draft and its marks in a refiner's source
-    sizes = {}
-    for split in artifacts.SPLITS:
-        for problem in artifacts.read_problems(context, split):
-            sizes[problem.id] = len(formats.encode_prompt(tokenizer, problem.question))
-    if long := [name for name, size in sizes.items() if size > longest]:
-        named = ", ".join(f"{name} ({sizes[name]})" for name in long[:5])
-        raise InputError(
-            f"{len(long)} questions are longer than the {longest} tokens that fit: {named}"
-            f"{', ...' if len(long) > 5 else ''}; shorten them or raise the last of sampling.buckets by as much"
-        )
-    artifacts.write_model(context.folder, params, DecoderConfig(**config))
-    tokenizer.save(context.folder / artifacts.TOKENIZER)
-    numbers = sum(x.size for x in jax.tree.leaves(params))
-    return {"parameters": numbers, "vocabulary": tokenizer.vocab_size, "longest_question": max(sizes.values())}
 
 
 def accuracy(found: list[Solution]) -> float:

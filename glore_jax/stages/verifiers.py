@@ -46,8 +46,7 @@ def select(
 def labels(context: StageContext) -> dict[str, Any]:
     """Rolls out every prefix of the wrong traces and turns rollouts into step labels."""
     settings = context.config.labels
-    if settings.consistency not in labelling.READINGS:
-        raise InputError(f"labels.consistency={settings.consistency!r}: expected one of {labelling.READINGS}")
+    labelling.check_reading(settings.consistency)
     rows = artifacts.read_problems(context, "train")
     problems = {p.id: p for p in rows}
     traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
@@ -171,12 +170,10 @@ def _train_value(
     context: StageContext, train: Any, traces: Sequence[Solution], labels: Sequence[StepLabels]
 ) -> dict[str, Any]:
     settings = context.config.value
-    sources = {"base": "base", "student": "expert_iteration"}
-    if settings.init not in sources:
-        raise InputError(f"value.init={settings.init!r}: expected one of {', '.join(sources)}")
+    start = artifacts.start_of(settings, "value")
     tokenizer = artifacts.read_tokenizer(context)
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
-    model, params = artifacts.read_model(context.input(sources[settings.init]), context.config.train_dtype)
+    model, params = artifacts.read_model(context.input(start), context.config.train_dtype)
     params = artifacts.with_value_head(context, params, model.config.d_model, settings.surprise)
     traces, labels, labels_cut = reward_models.truncate(tokenizer, problems, traces, labels, train.row_length)
     examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm)

@@ -42,8 +42,16 @@ def load(task: Any) -> Splits:
     if task.name == "jsonl":
         return Splits(**jsonl.load(task))
     if task.name in _PUBLISHED:
-        return Splits(**_PUBLISHED[task.name].load(task))
+        splits = _PUBLISHED[task.name].load(task)
+        return Splits(**{name: rows[: _limit(task, name)] for name, rows in splits.items()})
     raise InputError(f"task.name={task.name!r}: unknown task; there are arithmetic, jsonl, {' and '.join(_PUBLISHED)}")
+
+
+def _limit(task: Any, split: str) -> int | None:
+    """How many problems of a split are used, the first ones; None for all of them."""
+    if task[split] < 0:
+        raise InputError(f"task.{split}={task[split]}: expected how many problems to use, or 0 for all")
+    return task[split] or None
 
 
 def files_of(task: Any) -> list[Path]:

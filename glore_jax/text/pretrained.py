@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from glore_jax.text import chat, tokenizers, vocabularies
 from glore_jax.text.tokenizers import MARKS, STEP_END, Tokenizer
 from glore_jax.text.vocabularies import HuggingFace, SentencePiece, Vocabulary
 
-MARK_STYLES = ("added", "text")
-FILES = ("tokenizer.json", "tokenizer.model", "spiece.model")
+MARK_STYLES = ("tokens", "text")
+_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model")
 _SETTINGS = "tokenizer_config.json"
+_SAVED = "tokenizer_marks.json"  # what `Pretrained.save` writes beside the vocabulary
+FILES = (*_FILES, _SETTINGS, _SAVED, "config.json", "chat_template.jinja")  # all that is ever read of a folder
 
 
 class Pretrained(Tokenizer):
@@ -23,7 +26,7 @@ class Pretrained(Tokenizer):
     Every line is encoded as it stands after a line end, so that a step is the same tokens wherever it is; a line end
     is the vocabulary's own. Nothing in a text becomes a special token or a mark: only formats write those.
 
-    Marks are, by `marks`, either `added`: one new id each after the vocabulary's last, for which the embedding must
+    Marks are, by `marks`, either `tokens`: one new id each after the vocabulary's last, for which the embedding must
     grow (`models/vocabulary.py`); or `text`: spelled out on a line of their own, in as many tokens as that takes.
 
     A vocabulary without a padding token pads with its end token. Nothing reads what stands there.
@@ -35,10 +38,11 @@ class Pretrained(Tokenizer):
         anchor = vocabulary.encode(STEP_END)
         self._anchor = anchor if vocabulary.decode(anchor) == STEP_END else []
         if marks == "text" and not self._anchor:
-            raise InputError(f"{where}: the vocabulary has no line end, which ends a step; take marks='added'")
-        added = [mark for mark in MARKS if mark != STEP_END or not self._anchor] if marks == "added" else []
+            raise InputError(f"{where}: the vocabulary has no line end, which ends a step; take marks='tokens'")
+        added = [mark for mark in MARKS if mark != STEP_END or not self._anchor] if marks == "tokens" else []
         ids = {mark: vocabulary.size + i for i, mark in enumerate(added)}
         self._added = {i: mark for mark, i in ids.items()}
+        self.style, self.added = marks, len(added)
         self.vocab_size = vocabulary.size + len(added)
         self.step_end = self._anchor[-1] if self._anchor else ids[STEP_END]
         ends = vocabularies.line_ends(vocabulary)
@@ -46,9 +50,16 @@ class Pretrained(Tokenizer):
         self.text_line_ends = frozenset(i for i, text in ends.items() if text.strip())
         spelled = {mark: (*self._line(mark), self.step_end) for mark in MARKS if mark != STEP_END}
         self.marks = {STEP_END: (self.step_end,)} | (
-            {mark: (i,) for mark, i in ids.items()} if marks == "added" else spelled
+            {mark: (i,) for mark, i in ids.items()} if marks == "tokens" else spelled
         )
         self.opening, self.closing = tuple(vocabulary.opening()), (self.step_end,)
+
+    def save(self, folder: Path) -> None:
+        """Writes the vocabulary's own file, and what `reopen` has to know beside it."""
+        shutil.copyfile(self.vocabulary.path, folder / self.vocabulary.path.name)
+        around = {"opening": self.opening, "closing": self.closing}
+        state = {"marks": self.style, "eos": self.eos, "pad": self.pad, **around}
+        (folder / _SAVED).write_text(json.dumps(state), encoding="utf-8")
 
     def use_chat(self, before: str, after: str) -> None:
         """Puts what a chat template writes before and after the user's words around every question."""
@@ -89,14 +100,14 @@ class Pretrained(Tokenizer):
         return self.vocabulary.decode([*self._anchor, *run])[len(STEP_END if self._anchor else "") :] if run else ""
 
 
-def load(folder: str | Path, marks: str = "added", with_chat: bool = False) -> Tokenizer:
+def load(folder: str | Path, marks: str = "tokens", with_chat: bool = False) -> Tokenizer:
     """The tokenizer of a checkpoint folder: its `tokenizer.json`, or else its SentencePiece model.
 
     A SentencePiece model with the marks as pieces is this package's own: it has them as tokens, and no chat template.
 
     Args:
       folder: as it is published; `tokenizer_config.json` or `config.json` in it name the special tokens.
-      marks: `added` or `text`, see `Pretrained`.
+      marks: `tokens` or `text`, see `Pretrained`.
       with_chat: whether questions are put as the folder's chat template has it.
 
     Raises:
@@ -105,16 +116,19 @@ def load(folder: str | Path, marks: str = "added", with_chat: bool = False) -> T
     folder = Path(folder)
     if marks not in MARK_STYLES:
         raise InputError(f"marks={marks!r}: expected one of {', '.join(MARK_STYLES)}")
-    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise InputError(f"{folder}: no tokenizer there; looked for {', '.join(FILES)}; copy the model's own into it")
+    if (folder / _SAVED).is_file():
+        style = _read(folder / _SAVED).get("marks")
+        if marks != style or with_chat:
+            raise InputError(f"{folder}: this tokenizer was saved with marks={style!r} and its prompt; take it so")
+        return reopen(folder)
+    path = _file(folder)
     settings, model = _read(folder / _SETTINGS), _read(folder / "config.json")
     if path.suffix == ".json":
         vocabulary: Vocabulary = HuggingFace(path)
     else:
         vocabulary = SentencePiece(path, settings.get("add_bos_token", True))
         if all(vocabulary.id_of(mark) is not None for mark in MARKS):
-            if marks != "added" or with_chat:
+            if marks != "tokens" or with_chat:
                 raise InputError(f"{path}: this package's own tokenizer has its marks as tokens, and no chat template")
             return tokenizers.load(path)
     eos, pad = (_special(vocabulary, name, settings, model, folder) for name in ("eos", "pad"))
@@ -127,6 +141,38 @@ def load(folder: str | Path, marks: str = "added", with_chat: bool = False) -> T
     if with_chat:
         tokenizer.use_chat(*chat.around(_template(folder, settings), _spelled(settings), str(folder)))
     return tokenizer
+
+
+def reopen(folder: Path) -> Tokenizer:
+    """The tokenizer that `Tokenizer.save` wrote into a folder, of whichever kind it is.
+
+    Raises:
+      InputError: no tokenizer there, or a damaged one.
+    """
+    path, saved = _file(folder), folder / _SAVED
+    if not saved.is_file():
+        return tokenizers.load(path)
+    vocabulary: Vocabulary = HuggingFace(path) if path.suffix == ".json" else SentencePiece(path)
+    state = _read(saved)
+    try:
+        tokenizer = Pretrained(vocabulary, state["eos"], state["pad"], state["marks"], str(folder))
+        tokenizer.opening, tokenizer.closing = tuple(state["opening"]), tuple(state["closing"])
+    except KeyError as error:
+        raise InputError(f"{saved}: {error} is missing; make the folder anew") from error
+    return tokenizer
+
+
+def holds(folder: Path) -> bool:
+    """Whether a folder has a tokenizer."""
+    return any((folder / name).is_file() for name in _FILES)
+
+
+def _file(folder: Path) -> Path:
+    """The file that holds the vocabulary."""
+    path = next((folder / name for name in _FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise InputError(f"{folder}: no tokenizer there; looked for {', '.join(_FILES)}; copy the model's own into it")
+    return path
 
 
 def _read(path: Path) -> dict[str, Any]:

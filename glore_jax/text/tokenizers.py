@@ -11,6 +11,7 @@ import sentencepiece
 
 from glore_jax.errors import InputError
 
+FILE = "tokenizer.model"  # of the package's own tokenizer
 STEP_END, BAD, DRAFT, REWRITE = "\n", "[BAD]", "[DRAFT]", "[REWRITE]"
 NUM_VALUE_MARKS = 10
 VALUE_MARKS = tuple(f"[V{i}]" for i in range(NUM_VALUE_MARKS))
@@ -27,6 +28,8 @@ class Tokenizer(abc.ABC):
 
     Attributes:
       vocab_size: number of ids, the marks among them.
+      added: how many of the last ids are marks that a published vocabulary was given here; its model has no row for
+        them.
       pad, eos: what fills up a row, and what ends a text.
       step_end: what is written at the end of a line.
       line_ends: every id that ends a line where a model writes it, `step_end` among them.
@@ -36,6 +39,7 @@ class Tokenizer(abc.ABC):
     """
 
     vocab_size: int
+    added: int = 0
     pad: int
     eos: int
     step_end: int
@@ -52,6 +56,10 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; padding and the end vanish."""
+
+    @abc.abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes into a folder what `pretrained.reopen` reads."""
 
 
 class OwnTokenizer(Tokenizer):
@@ -92,8 +100,8 @@ class OwnTokenizer(Tokenizer):
                 lines[-1].append(int(i))
         return "\n".join(self.processor.decode(line) for line in lines)
 
-    def save(self, path: Path) -> None:
-        path.write_bytes(self.model)
+    def save(self, folder: Path) -> None:
+        (folder / FILE).write_bytes(self.model)
 
 
 def load(path: str | Path) -> OwnTokenizer:

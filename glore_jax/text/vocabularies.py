@@ -14,9 +14,10 @@ from glore_jax.errors import InputError
 
 
 class Vocabulary(Protocol):
-    """Attributes: size, one more than the largest id."""
+    """Attributes: size, one more than the largest id; path, the file that it was read from."""
 
     size: int
+    path: Path
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; what looks like a special token in it is text all the same."""
@@ -43,6 +44,7 @@ class HuggingFace:
     """A `tokenizer.json`."""
 
     def __init__(self, path: Path):
+        self.path = path
         try:
             self.backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exceptions
@@ -79,6 +81,7 @@ class SentencePiece:
     """A SentencePiece `.model` of a published model, such as that of Llama 2 or Mistral."""
 
     def __init__(self, path: Path, add_bos: bool = True):
+        self.path = path
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
         except RuntimeError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +62,27 @@ def load_model(path: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
       InputError: the file is missing, cut short or not such a model.
     """
+    with _opened(path) as (file, config):
+        flat = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+    return unflatten_dict(flat, sep="/"), config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration alone; InputError as of `load_model`."""
+    with _opened(path) as (_, config):
+        return config
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A file of `save_model`, and its configuration."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="flax") as file:
-            config = json.loads((file.metadata() or {})["config"])
-            flat = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+            yield file, json.loads((file.metadata() or {})["config"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise InputError(
             f"{path}: not a model of glore_jax or cut short ({error}); rebuild it with `glore run --from=STAGE`, "
             f"STAGE being the folder it lies in"
         ) from error
-    return unflatten_dict(flat, sep="/"), config

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import optax
 
+from glore_jax.errors import InputError
+
 
 def make(settings: Any, total_steps: int) -> optax.GradientTransformation:
     """Builds the optimizer of a training.
@@ -30,7 +32,7 @@ def make(settings: Any, total_steps: int) -> optax.GradientTransformation:
             muon_weight_dimension_numbers=_muon_dimensions,
         )
     else:
-        raise ValueError(f"unknown optimizer {settings.optimizer!r}; there are adamw and muon")
+        raise InputError(f"unknown optimizer {settings.optimizer!r}; there are adamw and muon")
     return optax.chain(optax.clip_by_global_norm(settings.clip), update)
 
 

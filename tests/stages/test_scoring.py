@@ -48,7 +48,7 @@ def run_folder(folder: Path, value: float | None = None) -> Path:
     for name in ("sorm", "base"):
         (folder / name).mkdir(parents=True)
     artifacts.write_model(folder / "sorm", params, made.config)
-    tokenizer().save(folder / "base" / artifacts.TOKENIZER)
+    tokenizer().save(folder / "base")
     return folder / "sorm"
 
 
@@ -107,7 +107,7 @@ def test_a_hugging_face_folder_gives_the_same_values(tmp_path: Path, dtype: str)
     rows = score(tmp_path, run_folder(tmp_path / "run"))
     made, params = model()
     params["decoder"] = jax.tree.map(lambda x: x.astype(dtype), params["decoder"])
-    vocabulary = tmp_path / "run" / "base" / artifacts.TOKENIZER
+    vocabulary = tmp_path / "run" / "base" / "tokenizer.model"
     huggingface.save(ValueModel(made), params, tmp_path / "hf", tokenizer=vocabulary)
     for row, same in zip(rows, score(tmp_path, tmp_path / "hf"), strict=True):
         np.testing.assert_allclose(row["values"], same["values"], atol=1e-5 if dtype == "float32" else 0.05)
@@ -125,7 +125,7 @@ def test_the_tokenizer_may_lie_elsewhere(tmp_path: Path):
     folder = run_folder(tmp_path / "run")
     expected = score(tmp_path, folder)
     (tmp_path / "run" / "base").rename(tmp_path / "elsewhere")
-    for place in (tmp_path / "elsewhere", tmp_path / "elsewhere" / artifacts.TOKENIZER):
+    for place in (tmp_path / "elsewhere", tmp_path / "elsewhere" / "tokenizer.model"):
         assert score(tmp_path, folder, f"--tokenizer={place}") == expected
     with pytest.raises(
         InputError, match=r"sorm: no tokenizer there, nor in .*base; name its folder or file with --tok"

@@ -25,8 +25,9 @@ from glore_jax.tasks import gsm8k, published, svamp, tfds_builder
 from glore_jax.tasks.splits import same_question
 
 
-def task(name: str, manual_dir: object = "", data_dir: object = "") -> ConfigDict:
-    return ConfigDict({"name": name, "manual_dir": str(manual_dir), "data_dir": str(data_dir)})
+def task(name: str, manual_dir: object = "", data_dir: object = "", train: int = 0) -> ConfigDict:
+    places = {"manual_dir": str(manual_dir), "data_dir": str(data_dir)}
+    return ConfigDict({"name": name, **places, "train": train, "dev": 0, "test": 0})
 
 
 def worked(i: int) -> dict[str, str]:
@@ -74,6 +75,14 @@ def test_svamp_from_a_folder(folder: Path):
     assert by_id["chal-3"].question == "Ann very very very gladly has 3 nuts. How many with 2 more?"
     assert by_id["chal-3"].answer == "5"
     assert by_id["chal-3"].solution == "3+2 = <<3+2=5>>5\n#### 5"
+
+
+def test_the_first_problems_of_a_split_alone(folder: Path):
+    whole, few = tasks.load(task("gsm8k", folder)), tasks.load(task("gsm8k", folder, train=3))
+    assert few.train == whole.train[:3]
+    assert (few.dev, few.test) == (whole.dev, whole.test)
+    with pytest.raises(InputError, match=r"task\.train=-1: expected how many problems to use, or 0"):
+        tasks.load(task("gsm8k", folder, train=-1))
 
 
 def test_what_a_folder_holds_is_read_anew(folder: Path):

@@ -19,7 +19,9 @@ from glore_jax.text import formats, pretrained, tokenizers
 from glore_jax.text.tokenizers import BAD, DRAFT, MARKS, REWRITE, STEP_END, Tokenizer
 
 WITH_LINE_END = ("byte_level", "metaspace", "sentencepiece")
-STYLED = [(name, style) for name in WITH_LINE_END for style in pretrained.MARK_STYLES] + [("without_line_end", "added")]
+STYLED = [(name, style) for name in WITH_LINE_END for style in pretrained.MARK_STYLES] + [
+    ("without_line_end", "tokens")
+]
 PRINTABLE = st.text(string.ascii_letters + string.digits + string.punctuation + " \n", max_size=60)
 
 
@@ -51,7 +53,7 @@ def test_solutions_come_back_and_their_steps_end_where_they_were_written(loaded,
 @settings(max_examples=60)
 @given(text=PRINTABLE)
 def test_any_text_comes_back(loaded, name: str, text: str):
-    t = loaded[name, "added"]
+    t = loaded[name, "tokens"]
     assert t.decode(t.encode(text)) == text
 
 
@@ -70,7 +72,7 @@ def test_any_tokens_have_as_many_lines_as_step_ends(loaded, which: tuple[str, st
 
 def test_a_token_with_a_line_end_in_it_ends_a_step(loaded):
     """A byte-level model may write a full stop and the line end, or two line ends, as one token."""
-    t = loaded["byte_level", "added"]
+    t = loaded["byte_level", "tokens"]
     stop, two = (t.vocabulary.encode(text) for text in (".\n", "\n\n"))
     assert len(stop) == len(two) == 1
     assert t.line_ends >= {*stop, *two, t.step_end}
@@ -85,7 +87,7 @@ def test_a_token_with_a_line_end_in_it_ends_a_step(loaded):
 
 @pytest.mark.parametrize("name", vocabularies.SMALL)
 def test_added_marks_are_new_ids_that_no_text_has(loaded, name: str):
-    t = loaded[name, "added"]
+    t = loaded[name, "tokens"]
     marks = [m for m in MARKS if m != STEP_END or name == "without_line_end"]
     assert [t.marks[m] for m in marks] == [(t.vocabulary.size + i,) for i in range(len(marks))]
     assert t.vocab_size == t.vocabulary.size + len(marks)
@@ -105,8 +107,8 @@ def test_spelled_marks_need_no_new_ids(loaded, name: str):
 
 
 def test_what_a_model_expects_in_front_is_there(loaded):
-    assert [loaded[name, "added"].opening for name in WITH_LINE_END] == [(), (1,), (1,)]
-    t = loaded["metaspace", "added"]
+    assert [loaded[name, "tokens"].opening for name in WITH_LINE_END] == [(), (1,), (1,)]
+    t = loaded["metaspace", "tokens"]
     assert formats.encode_prompt(t, "Ann has 3.") == [1, *t.encode("Ann has 3."), t.step_end]
 
 
@@ -165,9 +167,9 @@ def test_damaged_settings_are_named(folders, tmp_path: Path, text: str):
 
 
 def test_unknown_styles_and_missing_parts_are_refused(folders):
-    with pytest.raises(InputError, match="marks='words': expected one of added, text"):
+    with pytest.raises(InputError, match="marks='words': expected one of tokens, text"):
         pretrained.load(folders["byte_level"], "words")
-    with pytest.raises(InputError, match="has no line end, which ends a step; take marks='added'"):
+    with pytest.raises(InputError, match="has no line end, which ends a step; take marks='tokens'"):
         pretrained.load(folders["without_line_end"], "text")
     with pytest.raises(InputError, match=r"no chat template; looked for chat_template\.jinja"):
         pretrained.load(folders["sentencepiece"], with_chat=True)
@@ -192,7 +194,7 @@ def test_a_bad_chat_template_is_refused(folders, tmp_path: Path, template: str, 
 
 
 def test_the_packages_own_tokenizer_is_found_in_its_folder(tmp_path: Path):
-    own().save(tmp_path / "tokenizer.model")
+    own().save(tmp_path)
     found = pretrained.load(tmp_path)
     assert isinstance(found, tokenizers.OwnTokenizer)
     assert found.encode("Ann has 12 nuts.") == own().encode("Ann has 12 nuts.")

@@ -98,7 +98,7 @@ def test_padding_and_the_end_vanish():
 
 
 def test_a_saved_tokenizer_is_the_same(tmp_path):
-    TOKENIZER.save(tmp_path / "tokenizer.model")
+    TOKENIZER.save(tmp_path)
     again = tokenizers.load(tmp_path / "tokenizer.model")
     assert again.model == TOKENIZER.model
     assert again.encode("Ann has 12 nuts.") == TOKENIZER.encode("Ann has 12 nuts.")

@@ -1,0 +1,19 @@
+"""GLoRe on GSM8K from Llama 2 13B, the student of the paper's main figures; all else is in configs/gsm8k.py.
+
+hf download meta-llama/Llama-2-13b-hf --local-dir models/Llama-2-13b-hf
+glore check --config=configs/gsm8k_llama2_13b.py
+glore run --config=configs/gsm8k_llama2_13b.py --workdir=runs/gsm8k_llama2_13b
+
+model     13.0 billion parameters, a vocabulary of 32,000
+memory    194 GiB on every device in training, before activations
+machine   not run yet
+"""
+
+from gsm8k import get_config as gsm8k_config
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = gsm8k_config()
+    config.base.path = "models/Llama-2-13b-hf"
+    return config

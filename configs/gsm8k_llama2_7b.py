@@ -1,0 +1,19 @@
+"""GLoRe on GSM8K from Llama 2 7B, of the paper's family; all else is in configs/gsm8k.py.
+
+hf download meta-llama/Llama-2-7b-hf --local-dir models/Llama-2-7b-hf
+glore check --config=configs/gsm8k_llama2_7b.py
+glore run --config=configs/gsm8k_llama2_7b.py --workdir=runs/gsm8k_llama2_7b
+
+model     6.7 billion parameters, a vocabulary of 32,000
+memory    100 GiB on every device in training, before activations
+machine   not run yet
+"""
+
+from gsm8k import get_config as gsm8k_config
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = gsm8k_config()
+    config.base.path = "models/Llama-2-7b-hf"
+    return config

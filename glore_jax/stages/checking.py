@@ -1,0 +1,246 @@
+"""What a run would take, from its configuration: counted on problems and shapes, before anything is computed.
+
+Weights are not read, and no array of the model is made (`jax.eval_shape`). What depends on what the student will
+write is counted at most: drafts as long as `sampling.max_new_tokens`, every trace that may be labelled wrong, and as
+many steps in it as a worked solution has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import rich
+from rich.table import Table
+
+from glore_jax import configuration, tasks
+from glore_jax.errors import InputError
+from glore_jax.method import expert_iteration as ei
+from glore_jax.method import labels as labelling
+from glore_jax.models import decoder
+from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import rules
+from glore_jax.progress import number, say, size
+from glore_jax.sampling import decode, kv_cache
+from glore_jax.stages import artifacts, recipes, taking_base
+from glore_jax.text import formats
+from glore_jax.text.tokenizers import Tokenizer
+from glore_jax.training import optimizer
+from glore_jax.training.batches import Example
+
+_PREFIXES = 8  # of a draft, where no worked solution says how many there are
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a stage has to do, at most.
+
+    Attributes:
+      samples: sequences that are sampled.
+      written: tokens of these.
+      steps: of training, all rounds together.
+      trained: tokens in the rows of these steps, padding included.
+    """
+
+    stage: str
+    samples: int = 0
+    written: int = 0
+    steps: int = 0
+    trained: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run takes.
+
+    Attributes:
+      model: of every stage, as the stage `base` writes it.
+      parameters: numbers in it.
+      problems: by split.
+      too_long: worked solutions that are longer than a row of `sft.train`, and are left out.
+      rollouts: verifying traces of the stage `labels`, at most.
+      training, sampling: bytes on each device, by what they are for.
+    """
+
+    model: DecoderConfig
+    parameters: int
+    problems: dict[str, int]
+    too_long: int
+    work: list[Work]
+    rollouts: int
+    training: dict[str, int]
+    sampling: dict[str, int]
+
+
+def check(config: Any) -> None:
+    """Prints the plan of a run.
+
+    Raises:
+      InputError: see `plan`.
+    """
+    made = plan(config)
+    say(f"problems: {', '.join(f'{name} {number(count)}' for name, count in made.problems.items())}")
+    say(f"model: {number(made.parameters)} parameters, a vocabulary of {number(made.model.vocab_size)}")
+    for name, parts in (("training", made.training), ("sampling", made.sampling)):
+        listed = ", ".join(f"{part} {size(count)}" for part, count in parts.items())
+        say(f"memory of {name} on each device, activations aside: {size(sum(parts.values()))} ({listed})")
+    if made.too_long:
+        say(f"{number(made.too_long)} worked solutions are longer than a row of sft.train and will be left out")
+    table = Table("stage", "samples", "tokens written", "steps", "tokens trained on", title="at most")
+    for work in made.work:
+        table.add_row(work.stage, *(number(count) if count else "" for count in dataclasses.astuple(work)[1:]))
+    rich.get_console().print(table)
+    say(f"rollouts: {number(made.rollouts)} at most")
+
+
+def plan(config: Any) -> Plan:
+    """Counts what a run takes.
+
+    Raises:
+      InputError: what the stages themselves would refuse, as far as it can be told beforehand: keys, files and
+        folders, rows that do not divide by the devices, questions or prompts that do not fit, sequences longer than
+        the model was made for, a device with too little memory.
+    """
+    if config.get("recipe", "") != "glore":
+        raise InputError(f"recipe={config.get('recipe', '')!r}: `glore check` counts runs of the recipe glore only")
+    for stage in recipes.of(config):
+        configuration.select(config, stage.config_keys)
+    _check_settings(config)
+    tokenizer = taking_base.tokenizer_of(config)
+    model = taking_base.describe(taking_base.folder_of(config), tokenizer)
+    splits = tasks.load(config.task)
+    rows = {name: getattr(splits, name) for name in artifacts.SPLITS}
+    longest = taking_base.check_questions(config.sampling, tokenizer, [p for split in rows.values() for p in split])
+    _check_lengths(config, model, longest)
+    examples = ei.gold_examples(tokenizer, rows["train"], model.prefix_lm)
+    kept = [e for e in examples if len(e) <= config.sft.train.row_length]
+    if examples and not kept:
+        raise InputError(f"sft: all {len(examples)} worked solutions are longer than a row; raise sft.train.row_length")
+    counts = {name: len(found) for name, found in rows.items()}
+    rollouts = _rollouts(config, [len(formats.split_steps(p.solution)) for p in rows["train"] if p.solution], counts)
+    params = jax.eval_shape(lambda key: decoder.init(Decoder(model), key), jax.random.key(0))
+    memory = _training_memory(config, model, params), _sampling_memory(config, model, params, tokenizer)
+    _check_memory(*memory)
+    numbers = sum(x.size for x in jax.tree.leaves(params))
+    work = list(_work(config, counts, kept, longest, rollouts))
+    return Plan(model, numbers, counts, len(examples) - len(kept), work, rollouts, *memory)
+
+
+def _trainings(config: Any) -> dict[str, Any]:
+    """The settings of each kind of training, by their key."""
+    groups = {name: config[name].train for name in ("sft", "expert_iteration", "orm", "sorm", "refiner")}
+    return {f"{name}.train": settings for name, settings in groups.items()}
+
+
+def _check_settings(config: Any) -> None:
+    """Keys whose values must be one of a few, and batches that must split over the devices."""
+    mesh = meshes.make()
+    for name, settings in _trainings(config).items():
+        rules.check_rows(f"{name}.rows", settings.rows, mesh)
+        optimizer.make(settings, 1)
+        if not settings.steps and settings.epochs <= 0:
+            raise InputError(f"{name}: steps and epochs are both 0; set one of them")
+    for name in ("slots", "sources"):
+        rules.check_rows(f"sampling.{name}", config.sampling[name], mesh)
+    artifacts.start_of(config.value, "value")
+    artifacts.start_of(config.refiner, "refiner")
+    labelling.check_reading(config.labels.consistency)
+
+
+def _check_lengths(config: Any, model: DecoderConfig, longest: int) -> None:
+    """Rows hold the longest prompt of their training, and no sequence is longer than the model was made for."""
+    buckets = sorted(config.sampling.buckets)
+    question = next(bucket for bucket in buckets if bucket >= longest)
+    for name, settings in _trainings(config).items():
+        prompt = buckets[-1] if name == "refiner.train" else question
+        if settings.row_length <= prompt:
+            raise InputError(
+                f"{name}.row_length={settings.row_length}: no room for what is written after a prompt of the bucket "
+                f"{prompt}; make it {prompt + config.sampling.max_new_tokens}, or sampling.buckets smaller"
+            )
+    lengths = {f"{name}.row_length": settings.row_length for name, settings in _trainings(config).items()}
+    lengths["sampling.buckets and max_new_tokens"] = buckets[-1] + config.sampling.max_new_tokens
+    for name, length in lengths.items():
+        if model.max_positions and length > model.max_positions:
+            raise InputError(f"{name}: {length} tokens, and the model was made for {model.max_positions}; lower it")
+
+
+def _rollouts(config: Any, steps: Sequence[int], counts: dict[str, int]) -> int:
+    """Verifying traces: K from each prefix of each wrong trace (and of each right one, without propagation)."""
+    settings = config.labels
+    traces = settings.wrong_per_problem + (0 if settings.propagation else settings.right_per_problem)
+    labelled = min(settings.problems or counts["train"], counts["train"])
+    prefixes = sum(steps) / len(steps) - 1 if steps else _PREFIXES
+    return math.ceil(labelled * min(traces, config.traces.per_problem) * max(prefixes, 1) * settings.rollouts)
+
+
+def _work(config: Any, counts: dict[str, int], gold: Sequence[Example], longest: int, rollouts: int) -> Iterator[Work]:
+    """The work of each stage that samples or trains."""
+    c, new = config, config.sampling.max_new_tokens
+    train, dev, test = (counts[name] for name in artifacts.SPLITS)
+    written = sum(map(len, gold))
+    draft = written / len(gold) if gold else longest + new  # tokens of a question with a draft
+
+    def work(stage: str, samples: int, settings: Any = None, tokens: float = 0, rounds: int = 1) -> Work:
+        if settings is None:
+            return Work(stage, samples, samples * new)
+        room = settings.rows * settings.row_length
+        steps = rounds * (settings.steps or max(1, math.ceil(settings.epochs * tokens / room)))
+        return Work(stage, samples, samples * new, steps, steps * room)
+
+    yield work("sft", dev, c.sft.train, written) if gold else work("sft", dev)
+    e = c.expert_iteration
+    samples = dev + e.rounds * (train * e.samples + dev)
+    yield work("expert_iteration", samples, e.train, written + train * e.samples * draft, e.rounds)
+    traces = train * c.traces.per_problem
+    yield work("traces", traces)
+    yield work("labels", rollouts)
+    labelled = min(c.labels.problems or train, train)
+    chosen = min(traces, labelled * (c.labels.wrong_per_problem + c.labels.right_per_problem))
+    for name, settings, count in (("orm", c.orm, traces), ("orm_balanced", c.orm, traces), ("sorm", c.sorm, chosen)):
+        yield work(name, 0, settings.train, count * draft)
+    wrong = labelled * c.labels.wrong_per_problem * c.refiner.local_pairs
+    pairs = {"global_refiner": traces * c.refiner.global_pairs, "local_refiner": wrong}
+    for name, count in (*pairs.items(), ("value_refiner", pairs["global_refiner"])):
+        yield work(name, 0, c.refiner.train, count * 2 * draft)
+    walks = 5 if tasks.oracle(c.task.name) is None else 6  # both students' drafts, and the rewrites
+    yield work("tuning", dev * walks)
+    yield work("test", test * (walks + c.evaluation.samples))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _training_memory(config: Any, model: DecoderConfig, params: Any) -> dict[str, int]:
+    """Of the largest training: float32 parameters with their optimizer, whole on every device, and rows of logits."""
+    trainings = _trainings(config).values()
+    state = max(_bytes(jax.eval_shape(optimizer.make(s, 1).init, params)) for s in trainings)
+    tokens = max(s.rows * s.row_length for s in trainings) // meshes.make().shape["data"]
+    kept = {"parameters": _bytes(params), "gradients": _bytes(params), "optimizer": state}
+    return {**kept, "logits": tokens * model.vocab_size * 4}
+
+
+def _sampling_memory(config: Any, model: DecoderConfig, params: Any, tokenizer: Tokenizer) -> dict[str, int]:
+    """Of the largest bucket, in float32: slots are split over the devices, prefilled sources lie whole on each."""
+    s = config.sampling
+    shapes = decode.Shapes(s.slots, s.sources, max(s.buckets), s.max_new_tokens, s.chunk, tokenizer.eos, tokenizer.pad)
+    model = dataclasses.replace(model, dtype="float32")
+    slots = _bytes(jax.eval_shape(lambda: decode.empty(model, shapes))) // meshes.make().shape["data"]
+    sources = _bytes(jax.eval_shape(lambda: kv_cache.zeros(model, s.sources, shapes.prefix_columns)))
+    return {"parameters": _bytes(params), "slots": slots, "sources": sources}
+
+
+def _check_memory(training: dict[str, int], sampling: dict[str, int]) -> None:
+    """Compares with what the device says that it has; a CPU says nothing."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    for name, parts in (("training", training), ("sampling", sampling)):
+        if limit and sum(parts.values()) > limit:
+            raise InputError(
+                f"{name} takes {size(sum(parts.values()))} on each device at least, which has {size(limit)}; take a "
+                "smaller base model, fewer rows or sampling.slots, or devices with more memory"
+            )

@@ -1,0 +1,136 @@
+"""The stage that takes the base model: from a folder of this package, or from one of a published model.
+
+A published model's folder is one of Hugging Face: `config.json`, safetensors and a tokenizer. What else the folder
+holds is not looked at. A folder of this package has no `config.json`: sizes are in the metadata of the weights.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from glore_jax.errors import InputError
+from glore_jax.models import huggingface, tensors, vocabulary
+from glore_jax.models.decoder import CausalLM, DecoderConfig
+from glore_jax.pipeline import StageContext
+from glore_jax.records import Problem
+from glore_jax.stages import artifacts
+from glore_jax.text import formats, pretrained
+from glore_jax.text.tokenizers import BAD, DRAFT, REWRITE, VALUE_MARKS, Tokenizer
+from glore_jax.training import checkpoints
+
+_STEPS = 9  # of a draft, for which a refiner's source has room with a value each
+
+
+def folder_of(config: Any) -> Path:
+    """`base.path`, or the folder that is shipped with the package.
+
+    Raises:
+      InputError: no such folder.
+    """
+    folder = Path(config.base.path or str(resources.files("glore_jax") / "assets" / "arithmetic_base"))
+    if not folder.is_dir():
+        raise InputError(
+            f"base.path={folder}: no such folder; expected one with config.json, safetensors and a tokenizer, as "
+            "Hugging Face publishes models, or one that `glore run` made"
+        )
+    return folder
+
+
+def files_of(config: Any) -> list[Path]:
+    """The files that the base model is read from; none where there is no such folder, which the stage says itself."""
+    folder = Path(config.base.path) if config.base.path else folder_of(config)
+    weights = sorted(folder.glob("*.safetensors*"))
+    return [*weights, *(folder / name for name in pretrained.FILES if (folder / name).is_file())]
+
+
+def tokenizer_of(config: Any) -> Tokenizer:
+    """The base model's tokenizer, with the marks as `base.marks` wants them."""
+    return pretrained.load(folder_of(config), config.base.marks)
+
+
+def base(context: StageContext) -> dict[str, Any]:
+    """Puts the base model and its tokenizer into the work folder; checks that every question fits."""
+    tokenizer = tokenizer_of(context.config)
+    rows = [problem for split in artifacts.SPLITS for problem in artifacts.read_problems(context, split)]
+    longest = check_questions(context.config.sampling, tokenizer, rows)
+    params, config = _load(folder_of(context.config), tokenizer)
+    dtypes = {str(x.dtype) for x in jax.tree.leaves(params)}
+    artifacts.write_model(context.folder, params, config, dtypes.pop() if len(dtypes) == 1 else "float32")
+    tokenizer.save(context.folder)
+    numbers = sum(x.size for x in jax.tree.leaves(params))
+    return {"parameters": numbers, "vocabulary": tokenizer.vocab_size, "longest_question": longest}
+
+
+def check_questions(sampling: Any, tokenizer: Tokenizer, rows: list[Problem]) -> int:
+    """Tokens of the longest question.
+
+    Raises:
+      InputError: a question that leaves no room for a draft and its marks in a refiner's source.
+    """
+    marks = [DRAFT, BAD, REWRITE, *[VALUE_MARKS[0]] * _STEPS]
+    longest = max(sampling.buckets) - sampling.max_new_tokens - sum(len(tokenizer.marks[mark]) for mark in marks)
+    sizes = {problem.id: len(formats.encode_prompt(tokenizer, problem.question)) for problem in rows}
+    if long := [name for name, size in sizes.items() if size > longest]:
+        named = ", ".join(f"{name} ({sizes[name]})" for name in long[:5])
+        raise InputError(
+            f"{len(long)} questions are longer than the {longest} tokens that fit: {named}"
+            f"{', ...' if len(long) > 5 else ''}; shorten them or raise the last of sampling.buckets by as much"
+        )
+    return max(sizes.values())
+
+
+def describe(folder: Path, tokenizer: Tokenizer) -> DecoderConfig:
+    """The base model that the stage would write, from configuration and headers alone."""
+    if _is_published(folder):
+        config = _published(folder, tokenizer).decoder.config
+        return vocabulary.grown(config, tokenizer.vocab_size)
+    config = DecoderConfig(**checkpoints.read_config(folder / artifacts.MODEL))
+    _check_rows(folder, config, tokenizer.vocab_size)
+    return config
+
+
+def _is_published(folder: Path) -> bool:
+    """Whether it is a folder of Hugging Face; one without weights is refused with what is there instead."""
+    published = (folder / "config.json").is_file()
+    if not published and not (folder / artifacts.MODEL).is_file():
+        tensors.find(folder)
+        raise InputError(f"{folder}: weights, but no config.json; copy the one that is published with the model")
+    return published
+
+
+def _published(folder: Path, tokenizer: Tokenizer) -> CausalLM:
+    """A published language model, its weights unread, whose embedding has a row for every token of its vocabulary."""
+    model = huggingface.describe(folder)
+    if not isinstance(model, CausalLM):
+        raise InputError(
+            f"{folder}: a value model; base.path takes a language model, one of architecture ...ForCausalLM"
+        )
+    _check_rows(folder, model.decoder.config, tokenizer.vocab_size - tokenizer.added)
+    return model
+
+
+def _check_rows(folder: Path, config: DecoderConfig, tokens: int) -> None:
+    if tokens > config.vocab_size:
+        raise InputError(
+            f"{folder}: the tokenizer has {tokens} tokens, the embedding {config.vocab_size} rows; they are not of one "
+            "model: copy the whole folder anew"
+        )
+
+
+def _load(folder: Path, tokenizer: Tokenizer) -> tuple[Any, DecoderConfig]:
+    """Parameters `{"decoder": ...}` and configuration, with a row of the embedding for every mark."""
+    if not _is_published(folder):
+        params, raw = checkpoints.load_model(folder / artifacts.MODEL)
+        config = DecoderConfig(**raw)
+        _check_rows(folder, config, tokenizer.vocab_size)
+        return params, config
+    _published(folder, tokenizer)  # before the weights are read
+    model, params = huggingface.load(folder)
+    config = model.decoder.config
+    if tokenizer.added:
+        config, params = vocabulary.grow(config, params, tokenizer.vocab_size - tokenizer.added, tokenizer.vocab_size)
+    return {"decoder": params}, config

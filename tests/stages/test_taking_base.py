@@ -1,0 +1,180 @@
+"""The stage `base` on folders of published models: each family comes through, what cannot be used is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import checkpoints as folders
+import handmade
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import vocabularies
+from ml_collections import ConfigDict
+
+from glore_jax import configuration, files, pipeline
+from glore_jax.errors import InputError
+from glore_jax.models import huggingface
+from glore_jax.models.decoder import CausalLM
+from glore_jax.pipeline import Stage, StageContext
+from glore_jax.records import Problem
+from glore_jax.stages import artifacts, recipes, taking_base
+from glore_jax.tasks.arithmetic import make_problem
+from glore_jax.text import formats, pretrained
+from glore_jax.text.tokenizers import BAD, Tokenizer
+
+ROOT = Path(__file__).parents[2]
+PROBLEMS = [make_problem(0, "train", i, handmade.EVEN_WEIGHTS) for i in range(3)]
+ROWS = 640  # of the embedding: some to spare, but too few for all marks of the larger vocabularies
+
+
+def problems(context: StageContext) -> dict[str, Any]:
+    for split in artifacts.SPLITS:
+        files.write_table(context.folder / f"{split}.parquet", PROBLEMS, Problem)
+    return {}
+
+
+STAGES = (Stage("problems", (), problems, "handed in", ()), recipes.GLORE[1])
+
+
+def write_folder(folder: Path, family: str = "llama2", tokenizer: str = "byte_level", rows: int = ROWS) -> Path:
+    folders.write(folder, folders.config(family) | {"vocab_size": rows})
+    return vocabularies.make(tokenizer, folder)
+
+
+def config_of(folder: Path, marks: str = "tokens") -> ConfigDict:
+    config: Any = configuration.load(f"{ROOT / 'configs' / 'arithmetic.py'}:smoke")
+    config.base.update({"path": str(folder), "marks": marks})
+    config.sampling.update({"buckets": (900,), "max_new_tokens": 100})
+    return config
+
+
+def take(folder: Path, workdir: Path, marks: str = "tokens") -> tuple[CausalLM, Any, Tokenizer]:
+    """What later stages read of a base model."""
+    pipeline.run(config_of(folder, marks), workdir, STAGES)
+    decoder, params = artifacts.read_model(workdir / "base", "float32")
+    return CausalLM(decoder), params["decoder"], pretrained.reopen(workdir / "base")
+
+
+@pytest.mark.parametrize("family", folders.FAMILIES)
+def test_every_family_computes_the_same_in_the_work_folder(tmp_path: Path, family: str):
+    folder = write_folder(tmp_path / "given", family)
+    model, params, tokenizer = take(folder, tmp_path / "run")
+    given, given_params = huggingface.load(folder, "float32")
+    assert model.decoder.config == dataclasses.replace(given.decoder.config, dtype="float32")
+    assert not model.decoder.config.prefix_lm
+    tokens = jnp.asarray([formats.encode_prompt(tokenizer, PROBLEMS[0].question)[:24]], jnp.int32)
+    expected = given.apply({"params": given_params}, tokens)
+    trained = tokenizer.vocab_size - tokenizer.added
+    np.testing.assert_array_equal(
+        np.asarray(model.apply({"params": params}, tokens))[..., :trained], np.asarray(expected)[..., :trained]
+    )
+
+
+@pytest.mark.parametrize("name", ["byte_level", "metaspace", "sentencepiece"])
+@pytest.mark.parametrize("marks", pretrained.MARK_STYLES)
+def test_tokenizers_keep_their_files_and_marks(tmp_path: Path, name: str, marks: str):
+    folder = write_folder(tmp_path / "given", tokenizer=name)
+    tokenizer = pretrained.load(folder, marks)
+    rows = tokenizer.vocab_size - tokenizer.added
+    folder = write_folder(tmp_path / "exact", tokenizer=name, rows=rows)
+    model, params, again = take(folder, tmp_path / "run", marks)
+    file = "tokenizer.model" if name == "sentencepiece" else "tokenizer.json"
+    assert (tmp_path / "run" / "base" / file).read_bytes() == (folder / file).read_bytes()
+    for part in ("vocab_size", "added", "eos", "pad", "marks", "opening", "closing", "line_ends"):
+        assert getattr(again, part) == getattr(tokenizer, part), part
+    assert model.decoder.config.vocab_size == params["embedding"].shape[0] == again.vocab_size
+    assert again.vocab_size - rows == (13 if marks == "tokens" else 0)
+    assert len(again.marks[BAD]) == 1 or marks == "text"
+    described = taking_base.describe(folder, tokenizer)
+    assert dataclasses.replace(described, dtype="float32") == model.decoder.config
+
+    # What was written is itself a base model, with the marks that it has.
+    _, twice, _ = take(tmp_path / "run" / "base", tmp_path / "again", marks)
+    np.testing.assert_array_equal(np.asarray(params["embedding"]), np.asarray(twice["embedding"]))
+    other = next(style for style in pretrained.MARK_STYLES if style != marks)
+    with pytest.raises(InputError, match=f"saved with marks='{marks}'"):
+        take(tmp_path / "run" / "base", tmp_path / "third", other)
+
+
+def test_half_precision_stays_half_precision(tmp_path: Path):
+    raw = folders.config("llama2") | {"vocab_size": ROWS}
+    half = {name: array.astype(jnp.bfloat16) for name, array in folders.weights(raw).items()}
+    folders.write(tmp_path / "given", raw, half)
+    vocabularies.make("byte_level", tmp_path / "given")
+    take(tmp_path / "given", tmp_path / "run")
+    sizes = [(tmp_path / place / "model.safetensors").stat().st_size for place in ("given", "run/base")]
+    assert abs(sizes[0] - sizes[1]) < 5000  # the headers differ
+
+
+def spoil(folder: Path, fault: str) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    if fault == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif fault == "no end token":
+        (folder / "tokenizer_config.json").unlink()
+    elif fault == "unknown end token":
+        (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
+    elif fault == "pickled":
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    elif fault == "no config":
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+        (folder / "config.json").unlink()
+    elif fault == "value model":
+        huggingface_value(folder, raw)
+    elif fault == "small embedding":
+        folders.write(folder, raw | {"vocab_size": 300})
+    elif fault == "small embedding, SentencePiece":
+        (folder / "tokenizer.json").unlink()
+        vocabularies.make("sentencepiece", folder)
+        folders.write(folder, raw | {"vocab_size": 300, "eos_token_id": 2})
+
+
+def huggingface_value(folder: Path, raw: dict[str, Any]) -> None:
+    raw = raw | {"architectures": ["LlamaForTokenClassification"]}
+    tensors = folders.weights(raw)
+    tensors.pop("lm_head.weight")
+    tensors |= {"score.weight": np.zeros((2, raw["hidden_size"]), np.float32), "score.bias": np.zeros(2, np.float32)}
+    folders.write(folder, raw, tensors)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("no tokenizer", r"no tokenizer there; looked for tokenizer\.json, tokenizer\.model"),
+        ("no end token", "not said which token ends a text; looked for eos_token"),
+        ("unknown end token", "the eos_token '<end>' is not in the vocabulary"),
+        ("pickled", r"only pickled weights \(pytorch_model\.bin\), .*convert: python -c"),
+        ("no config", r"neither model\.safetensors nor .*index\.json"),
+        ("value model", "a value model; base.path takes a language model"),
+        ("small embedding", r"tokenizer\.json has token \d+, the embedding 300 rows"),
+        ("small embedding, SentencePiece", r"the tokenizer has \d+ tokens, the embedding 300 rows"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(tmp_path: Path, fault: str, message: str):
+    folder = write_folder(tmp_path / "given")
+    spoil(folder, fault)
+    with pytest.raises(InputError, match=message):
+        take(folder, tmp_path / "run")
+
+
+def test_other_keys_and_places_are_refused(tmp_path: Path):
+    folder = write_folder(tmp_path / "given")
+    with pytest.raises(InputError, match="marks='words': expected one of tokens, text"):
+        take(folder, tmp_path / "a", "words")
+    with pytest.raises(InputError, match=r"base\.path=.*nowhere: no such folder"):
+        take(tmp_path / "nowhere", tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no tokenizer there"):
+        take(tmp_path / "empty", tmp_path / "c")
+
+
+def test_new_weights_make_the_stage_stale(tmp_path: Path):
+    folder = write_folder(tmp_path / "given")
+    take(folder, tmp_path / "run")
+    folders.write(folder, raw := folders.config("llama2") | {"vocab_size": ROWS}, folders.weights(raw, seed=1))
+    states = {s.stage.name: s.state for s in pipeline.states(config_of(folder), tmp_path / "run", STAGES)}
+    assert states == {"problems": "done", "base": "stale"}
