@@ -115,6 +115,11 @@ def _by_prefix(made: Sequence[StepLabels]) -> str:
 
 
 def _require_both_classes(made: Sequence[StepLabels]) -> None:
+    if not made:
+        raise InputError(
+            "no trace to label: of labels.problems none has one of two steps or more "
+            "(and, with labels.solved_only, a right one); raise labels.problems or traces.per_problem"
+        )
     table = labelling.rates(made)
     positive, count = sum(r["positive"] for r in table), sum(r["count"] for r in table)
     if positive in (0, count):

@@ -61,10 +61,10 @@ def test_rows_split_evenly_over_the_devices(spec: str):
 def test_a_model_or_task_names_only_what_differs(spec: str):
     moved = configuration.differences(golden.values("gsm8k.py"), golden.values(spec))
     keys = {key for key, _, _ in moved}
-    allowed = {"base.path"} | {f"{name}.train.rows" for name in ("sft", "expert_iteration", "value", "refiner")}
+    allowed = {"base.path"} | {f"{name}.train.rows" for name in ("sft", "expert_iteration", "orm", "sorm", "refiner")}
     if spec.startswith("svamp"):
         allowed |= {"task.name", "sampling.buckets", "sampling.max_new_tokens"}
-        allowed |= {f"{name}.train.row_length" for name in ("sft", "expert_iteration", "value", "refiner")}
+        allowed |= {f"{name}.train.row_length" for name in ("sft", "expert_iteration", "orm", "sorm", "refiner")}
     assert keys <= allowed
 
 

@@ -22,7 +22,7 @@ from glore_jax.training import checkpoints, loop
 CONFIG = Path(__file__).parents[2] / "configs" / "arithmetic.py"
 # Room for a tokenizer that takes many tokens.
 LONG = {"sampling__buckets": (900,), "refiner__train__row_length": 1200}
-LONG |= {f"{name}__train__row_length": 1000 for name in ("sft", "expert_iteration", "value")}
+LONG |= {f"{name}__train__row_length": 1000 for name in ("sft", "expert_iteration", "orm", "sorm")}
 
 
 def config_of(**changes: Any) -> ConfigDict:
@@ -74,7 +74,7 @@ def test_a_published_folder_is_checked_without_its_weights(tmp_path: Path, monke
         ({"sampling__slots": 5}, r"sampling\.slots=5 does not divide"),
         ({"sft__train__row_length": 60}, r"sft\.train\.row_length=60: no room .* the bucket \d+; make it"),
         ({"refiner__train__row_length": 432}, r"refiner\.train\.row_length=432: no room .* the bucket 432"),
-        ({"value__train__optimizer": "sgd"}, "unknown optimizer 'sgd'"),
+        ({"orm__train__optimizer": "sgd"}, "unknown optimizer 'sgd'"),
         ({"value__init": "orm"}, r"value\.init='orm': expected one of base, student"),
         ({"refiner__init": "orm"}, r"refiner\.init='orm': expected one of base, student"),
         ({"labels__consistency": "all"}, r"labels\.consistency='all': expected one of each, strict, off"),
