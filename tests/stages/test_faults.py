@@ -132,7 +132,7 @@ def test_labels_of_one_class_are_refused_with_their_rates(tmp_path: Path):
 
 
 def test_no_labels_at_all_are_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="no trace to label: .* raise labels.problems"):
+    with pytest.raises(InputError, match=r"no trace to label: .* raise labels\.problems"):
         run_labels(tmp_path, [handmade.solution(["#### 1"], False, "a/0", PROBLEMS[0].id)])
 
 
