@@ -3,7 +3,7 @@
 glore run --config=configs/arithmetic.py --workdir=runs/arithmetic
 
 variant   what it is for                       machine    wall time
-(none)    every claim once, 600 test problems  2 cores    not measured yet
+(none)    every claim once, 500 test problems  2 cores    not measured yet
 full      the same with more of everything     2 cores    not measured yet
 smoke     does everything run?                 2 cores    about 2 minutes
 
@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "seed": 0,
                 "train": 1200,  # problems
                 "dev": 300,
-                "test": 600,
+                "test": 500,
                 "step_weights": (0.03, 0.03, 0.05, 0.13, 0.5, 2.3, 1.6),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
@@ -75,7 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "traces": {"per_problem": 3},
             "labels": {
-                "problems": 750,  # the first ones of train; 0: all
+                "problems": 500,  # the first ones of train; 0: all
                 "solved_only": True,  # of these those that some trace gets right
                 "wrong_per_problem": 1,  # traces whose prefixes are rolled out
                 "right_per_problem": 1,
@@ -92,13 +92,14 @@ def get_config(variant: str = "") -> ConfigDict:
             # The ORM's rate and length are those of the lowest loss on final labels of dev samples; the SORM has few
             # traces and learns them by heart at that rate.
             "orm": {"train": training(epochs=2.0, rows=8, learning_rate=0.003)},
-            "sorm": {"train": training(epochs=5.0, rows=8, learning_rate=0.0015)},
+            "sorm": {"train": training(epochs=4.0, rows=8, learning_rate=0.0015)},
             "refiner": {
                 "init": "base",
                 "prefix_lm": True,  # the source attends in both directions; False: causally
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
-                "train": training(steps=240, row_length=672, rows=4, learning_rate=0.005),
+                # Around step 280 a refiner begins to work products out by parts; with 240 it mends 29 %, with 400 47 %.
+                "train": training(steps=330, row_length=672, rows=4, learning_rate=0.005),
             },
             "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
         }
@@ -114,7 +115,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.labels.rollouts = 2
     if variant == "full":
         config.task.update({"train": 1500, "dev": 400, "test": 1000})
-        config.labels.problems = 1000
-        config.refiner.train.steps = 360
+        config.labels.problems = 800
+        config.refiner.train.steps = 450
         config.evaluation.samples = 16
     return config
