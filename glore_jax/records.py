@@ -170,7 +170,7 @@ class Candidate:
 
     Attributes:
       first_false: the oracle's first false step, -1 where every step is true, None without an oracle.
-      values: for each value model (`orm`, `orm_balanced`, `sorm`) one probability a step:
+      values: for each value model that scored it (of `orm`, `orm_balanced`, `sorm`) one probability a step:
         entry i is the value of the prefix that ends with step i; the last is the final value.
     """
 

@@ -13,6 +13,7 @@ from glore_jax.sampling import solutions
 from glore_jax.stages import artifacts
 
 VALUE_MODELS = ("orm", "orm_balanced", "sorm")
+REWRITE_SCORERS = ("orm", "sorm")  # the one chooses, the other colours the page; what nobody reads is not scored
 REFINERS = {"global": "global_refiner", "local": "local_refiner", "value_conditioned": "value_refiner"}
 
 
@@ -26,28 +27,27 @@ class _Walk:
         self.oracle = tasks.oracle(context.config.task.name)
         self.values = {name: artifacts.read_model(context.input(name), "float32") for name in VALUE_MODELS}
 
-    def candidates(self, found: Sequence[Solution]) -> list[Candidate]:
-        """Judged by the oracle and scored by every value model."""
-        scored = {
-            name: reward_models.score(model, params, self.tokenizer, self.by_id, found)
-            for name, (model, params) in self.values.items()
-        }
+    def candidates(self, found: Sequence[Solution], scorers: Sequence[str]) -> list[Candidate]:
+        """Judged by the oracle and scored by the value models that are named."""
+        scored = {name: reward_models.score(*self.values[name], self.tokenizer, self.by_id, found) for name in scorers}
         return [
             Candidate(
                 s,
                 None if self.oracle is None else self.oracle(self.by_id[s.problem_id].facts, s.steps),
-                {name: scored[name][n] for name in VALUE_MODELS},
+                {name: scored[name][n] for name in scorers},
             )
             for n, s in enumerate(found)
         ]
 
-    def sample(self, stage: str, count: int, temperature: float, label: str) -> list[Candidate]:
+    def sample(
+        self, stage: str, count: int, temperature: float, label: str, scorers: Sequence[str] = VALUE_MODELS
+    ) -> list[Candidate]:
         engine = artifacts.read_engine(self.context, stage, self.tokenizer)
         with self.context.progress(len(self.problems) * count, "solutions", label) as bar:
             meter = artifacts.Meter(bar)
             key = self.context.key(label)
             found = solutions.sample(engine, self.tokenizer, self.problems, count, temperature, key, meter)
-        return self.candidates(found)
+        return self.candidates(found, scorers)
 
     def refine(
         self, refiner: str, drafts: Sequence[Candidate], label: str, errors=None, values=None
@@ -62,7 +62,7 @@ class _Walk:
         with self.context.progress(len(sources), "solutions", label) as bar:
             meter = artifacts.Meter(bar)
             found = solutions.complete(engine, self.tokenizer, problems, sources, self.context.key(label), meter)
-        made = dict(zip(fits, self.candidates(found), strict=True))
+        made = dict(zip(fits, self.candidates(found, REWRITE_SCORERS), strict=True))
         return [made.get(n, draft) for n, draft in enumerate(drafts)]
 
     def errors_of_oracle(self, drafts: Sequence[Candidate], located: Sequence[int]) -> list[int]:
@@ -74,7 +74,7 @@ class _Walk:
         """Cases of all problems; where no thresholds are given they are tuned on these very problems."""
         settings = self.context.config
         drafts = self.sample("expert_iteration", 1, 0.0, "drafts")
-        first = self.sample("sft", 1, 0.0, "supervised drafts")
+        first = self.sample("sft", 1, 0.0, "supervised drafts", scorers=())
         count = settings.evaluation.samples if thresholds else 0  # no threshold depends on samples
         samples = self.sample("expert_iteration", count, settings.sampling.temperature, "samples") if count else []
         chosen = dict(thresholds) if thresholds else refinement.value_thresholds(drafts, VALUE_MODELS)
