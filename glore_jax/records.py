@@ -189,7 +189,7 @@ class Case:
       draft: greedy solution of the student.
       samples: student samples at the paper's temperature, for best of three, majority and pass@k.
       refinements: greedy rewrites of the draft by refiner: `global`, `local`, and, where they were
-        made, `local_oracle` (first wrong step told by the oracle) and `value_conditioned`.
+        made (not on dev), `local_oracle` (first wrong step told by the oracle) and `value_conditioned`.
     """
 
     problem: Problem

@@ -207,8 +207,8 @@ def _work(config: Any, counts: dict[str, int], gold: Sequence[Example], longest:
     pairs = {"global_refiner": traces * c.refiner.global_pairs, "local_refiner": wrong}
     for name, count in (*pairs.items(), ("value_refiner", pairs["global_refiner"])):
         yield work(name, 0, c.refiner.train, count * 2 * draft)
-    walks = 5 if tasks.oracle(c.task.name) is None else 6  # both students' drafts, and the rewrites
-    yield work("tuning", dev * walks)
+    yield work("tuning", dev * 4)  # both students' drafts, and two rewrites
+    walks = 5 if tasks.oracle(c.task.name) is None else 6  # and those of the other rows of the table
     yield work("test", test * (walks + c.evaluation.samples))
 
 

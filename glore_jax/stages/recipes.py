@@ -12,7 +12,7 @@ from glore_jax.stages import making_base, reports, rewriters, students, taking_b
 
 _VALUES = ("orm", "orm_balanced", "sorm")
 _REWRITERS = ("global_refiner", "local_refiner", "value_refiner")
-_WALK_INPUTS = ("problems", "base", "sft", "expert_iteration", *_VALUES, *_REWRITERS)
+_DEV_INPUTS = ("problems", "base", "sft", "expert_iteration", *_VALUES, "global_refiner", "local_refiner")
 _WALK_KEYS = ("task", "sampling", "evaluation")
 
 GLORE: tuple[Stage, ...] = (
@@ -95,8 +95,8 @@ GLORE: tuple[Stage, ...] = (
         "train the value-conditioned refiner",
         ("refiner", "train_dtype"),
     ),
-    Stage("tuning", _WALK_INPUTS, walk.tuning, "walk dev through the system and choose the thresholds", _WALK_KEYS),
-    Stage("test", (*_WALK_INPUTS, "tuning"), walk.test, "walk test through the system", _WALK_KEYS),
+    Stage("tuning", _DEV_INPUTS, walk.tuning, "walk dev through the system and choose the thresholds", _WALK_KEYS),
+    Stage("test", (*_DEV_INPUTS, "value_refiner", "tuning"), walk.test, "walk test through the system", _WALK_KEYS),
     Stage(
         "report",
         ("test", "tuning", "labels", "sft", "expert_iteration", *_VALUES, *_REWRITERS),

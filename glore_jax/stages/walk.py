@@ -83,11 +83,12 @@ class _Walk:
         made = {
             "global": self.refine("global", drafts, "global refinements"),
             "local": self.refine("local", drafts, "local refinements", errors=located),
-            "value_conditioned": self.refine("value_conditioned", drafts, "value-conditioned ones", values=sorm),
         }
-        if self.oracle is not None:
-            told = self.errors_of_oracle(drafts, located)
-            made["local_oracle"] = self.refine("local", drafts, "local ones, told by the oracle", errors=told)
+        if thresholds:  # no threshold depends on the others
+            made["value_conditioned"] = self.refine("value_conditioned", drafts, "value-conditioned ones", values=sorm)
+            if self.oracle is not None:
+                told = self.errors_of_oracle(drafts, located)
+                made["local_oracle"] = self.refine("local", drafts, "local ones, told by the oracle", errors=told)
         cases = [
             Case(
                 problem=problem,

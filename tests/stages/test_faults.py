@@ -241,6 +241,6 @@ def test_a_draft_too_long_to_rewrite_stands(tmp_path: Path, capsys: pytest.Captu
     prompt = len(handmade.tokenizer().encode(PROBLEMS[0].question)) + 2  # fits, and nothing more does
     pipeline.run(small_config(sampling__buckets=(prompt,)), tmp_path, chain)
     (case,) = files.read_table(tmp_path / "tuning" / "cases.parquet", Case)
-    assert set(case.refinements) == {"global", "local", "local_oracle", "value_conditioned"}
+    assert set(case.refinements) == {"global", "local"}
     assert all(rewrite == case.draft for rewrite in case.refinements.values())
     assert "global refinements: 1 drafts stand, being longer than sampling.buckets" in capsys.readouterr().out
