@@ -137,20 +137,22 @@ def final_measures(walks: Sequence[Walk], model: str) -> list[Measure]:
     items = [(i, w.run, final_value(w.case.draft, model), w.case.draft.solution.right) for i, w in enumerate(walks)]
     definition = f"Chance that a right draft has a higher final {title} value than a wrong one (ties half)."
     measures.append(_auroc(items, f"{model}_final_auroc", f"{definition} Over test drafts."))
-    if all(model in sample.values for walk in walks for sample in walk.case.samples):
-        pooled = f"Drafts and samples of the test problems, pooled, judged rightly. {said}."
-        measures.append(rate(f"{name}_all", hits(at_paper, _answers), pooled))
-        definition = (
-            f"Pairs of a right and a wrong answer to one question (draft and samples) that the final {title} value "
-            f"orders rightly (ties half), over all such pairs."
+    if any(model in sample.values for walk in walks for sample in walk.case.samples):
+        pool = "drafts and those samples that best of three chooses from"
+
+        def answers(walk: Walk) -> list[Candidate]:
+            return [c for c in (walk.case.draft, *walk.case.samples) if model in c.values]
+
+        measures.append(
+            rate(f"{name}_all", hits(at_paper, answers), f"Of the test problems, {pool}, judged rightly. {said}.")
         )
-        pairs = [_ordered_pairs(_answers(walk), model) for walk in walks]
+        definition = (
+            f"Pairs of a right and a wrong answer to one question ({pool}) that the final {title} value orders rightly "
+            f"(ties half), over all such pairs."
+        )
+        pairs = [_ordered_pairs(answers(walk), model) for walk in walks]
         measures.append(rate(f"{model}_final_auroc_within", pairs, definition, countable=False))
     return measures
-
-
-def _answers(walk: Walk) -> tuple[Candidate, ...]:
-    return (walk.case.draft, *walk.case.samples)
 
 
 def _ordered_pairs(pool: Sequence[Candidate], model: str) -> tuple[float, float]:

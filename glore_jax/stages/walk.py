@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from glore_jax import decisions, files, tasks
+from glore_jax.evaluation import refinements
 from glore_jax.method import refinement, refiners, reward_models
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Candidate, Case, Problem, Solution
@@ -39,15 +40,19 @@ class _Walk:
             for n, s in enumerate(found)
         ]
 
-    def sample(
-        self, stage: str, count: int, temperature: float, label: str, scorers: Sequence[str] = VALUE_MODELS
-    ) -> list[Candidate]:
+    def sample(self, stage: str, count: int, temperature: float, label: str, scored: int) -> list[Candidate]:
+        """`count` solutions a problem, of which the value models read the first `scored`."""
         engine = artifacts.read_engine(self.context, stage, self.tokenizer)
         with self.context.progress(len(self.problems) * count, "solutions", label) as bar:
             meter = artifacts.Meter(bar)
             key = self.context.key(label)
             found = solutions.sample(engine, self.tokenizer, self.problems, count, temperature, key, meter)
-        return self.candidates(found, scorers)
+        read = [n % count < scored for n in range(len(found))]
+        parts = {
+            whether: iter(self.candidates([s for s, r in zip(found, read, strict=True) if r == whether], scorers))
+            for whether, scorers in ((True, VALUE_MODELS), (False, ()))
+        }
+        return [next(parts[r]) for r in read]
 
     def refine(
         self, refiner: str, drafts: Sequence[Candidate], label: str, errors=None, values=None
@@ -73,10 +78,13 @@ class _Walk:
     def run(self, thresholds: dict[str, float] | None) -> tuple[list[Case], dict[str, float]]:
         """Cases of all problems; where no thresholds are given they are tuned on these very problems."""
         settings = self.context.config
-        drafts = self.sample("expert_iteration", 1, 0.0, "drafts")
-        first = self.sample("sft", 1, 0.0, "supervised drafts", scorers=())
-        count = settings.evaluation.samples if thresholds else 0  # no threshold depends on samples
-        samples = self.sample("expert_iteration", count, settings.sampling.temperature, "samples") if count else []
+        drafts = self.sample("expert_iteration", 1, 0.0, "drafts", scored=1)
+        first = self.sample("sft", 1, 0.0, "supervised drafts", scored=0)
+        count, heat = settings.evaluation.samples, settings.sampling.temperature
+        if thresholds and count:
+            samples = self.sample("expert_iteration", count, heat, "samples", scored=refinements.NUM_CANDIDATES)
+        else:
+            count, samples = 0, []  # no threshold depends on samples
         chosen = dict(thresholds) if thresholds else refinement.value_thresholds(drafts, VALUE_MODELS)
         sorm = [d.values["sorm"] for d in drafts]
         located = [refinement.locate(v, chosen["sorm_where"]) for v in sorm]
