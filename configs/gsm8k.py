@@ -7,6 +7,10 @@ FOLDER is that of a published model, as Hugging Face has it (docs/base_model.md)
 knows the embedded task's words only. The data set is downloaded once, and its checksum checked. On a machine without a
 network, put the published files into a folder and add --config.task.manual_dir=FOLDER.
 
+variant   what learns in every training
+(none)    all parameters
+lora      a LoRA adapter on all linear layers, at ten times the learning rate (docs/base_model.md)
+
 Parameters, gradients and the optimizer's two moments are float32, 16 bytes a parameter, and lie whole on every device:
 `glore check` adds up what a model takes. The counts marked so are the paper's. Learning rates, epochs and batch sizes
 are common ones for models of this size, tuned on nothing: choose them on dev.
@@ -26,8 +30,8 @@ def trainings(config: Any) -> list[Any]:
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    if variant:
-        raise InputError(f"configs/gsm8k.py has no variants; leave out {':' + variant!r}")
+    if variant not in ("", "lora"):
+        raise InputError(f"configurations of GSM8K and SVAMP have no variant {variant!r}; there is :lora")
     config: Any = jsonl_config()
     config.devices = 0
     config.task = ConfigDict(
@@ -52,4 +56,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.value.surprise = False  # deep models see it by themselves (glore_jax/models/value_head.py)
     config.refiner.train.row_length = 896
     config.refiner.prefix_lm = False  # as published models read
+    if variant == "lora":
+        for settings in trainings(config):
+            settings.lora.update({"rank": 16, "alpha": 32.0, "layers": ("wq", "wk", "wv", "wo", "gate", "up", "down")})
+            settings.learning_rate = 1e-4
     return config

@@ -13,7 +13,7 @@ from gsm8k import get_config as gsm8k_config
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
-    config = gsm8k_config()
+def get_config(variant: str = "") -> ConfigDict:
+    config = gsm8k_config(variant)
     config.base.path = "models/Llama-2-7b-hf"
     return config

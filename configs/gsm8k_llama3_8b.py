@@ -14,8 +14,8 @@ from gsm8k import trainings
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
-    config = gsm8k_config()
+def get_config(variant: str = "") -> ConfigDict:
+    config = gsm8k_config(variant)
     config.base.path = "models/Meta-Llama-3-8B"
     for settings in trainings(config):
         settings.rows = 8  # the logits of a large vocabulary take room

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from svamp import get_config as svamp_config
 
 
-def get_config() -> ConfigDict:
-    config = svamp_config()
+def get_config(variant: str = "") -> ConfigDict:
+    config = svamp_config(variant)
     config.base.path = "models/Llama-2-7b-hf"
     return config

@@ -220,6 +220,15 @@ def family_of(config: DecoderConfig) -> Family:
     )
 
 
+def has(config: DecoderConfig) -> bool:
+    """Whether some family has everything that a decoder has."""
+    try:
+        family_of(config)
+    except InputError:
+        return False
+    return True
+
+
 def write(config: DecoderConfig, kind: str, dtype: str) -> Json:
     """The `config.json` of a decoder.
 

@@ -8,6 +8,7 @@ inside the loss, so that gradients reach the adapter alone, and once where the m
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ def init(rng: jax.Array, params: Any, config: LoraConfig) -> Any:
         name = path.rsplit("/", 1)[-1]
         if name in config.targets:
             inputs, outputs = weight.shape[::-1] if name == "unembedding" else weight.shape
-            key = jax.random.fold_in(rng, len(adapter))
+            key = jax.random.fold_in(rng, zlib.crc32(path.encode()))
             adapter[f"{path}/a"] = inputs**-0.5 * jax.random.normal(key, (inputs, config.rank))
             adapter[f"{path}/b"] = jnp.zeros((config.rank, outputs))
     return unflatten_dict(adapter, sep="/")
@@ -59,7 +60,7 @@ def merge(params: Any, adapter: Any, config: LoraConfig) -> Any:
     """Parameters with the adapter's changes in them: summed in float32, of the parameters' types."""
     merged: dict[str, Any] = flatten_dict(params, sep="/")
     changes: dict[str, Any] = flatten_dict(adapter, sep="/")
-    for path in {path.rsplit("/", 1)[0] for path in changes}:
+    for path in dict.fromkeys(path.rsplit("/", 1)[0] for path in changes):
         weight = merged[path]
         change = changes[f"{path}/a"].astype(jnp.float32) @ changes[f"{path}/b"].astype(jnp.float32)
         change = change.T if path.endswith("unembedding") else change  # [vocabulary, model], as torch has it

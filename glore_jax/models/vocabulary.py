@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from glore_jax.models.decoder import DecoderConfig
 
-_TABLES = ("embedding", "unembedding")
+TABLES = ("embedding", "unembedding")
 
 
 def missing_rows(config: DecoderConfig, vocab_size: int) -> int:
@@ -37,7 +37,7 @@ def grow(config: DecoderConfig, params: Any, trained: int, vocab_size: int) -> t
     if not 0 < trained <= config.vocab_size:
         raise ValueError(f"trained={trained} rows, of a model with {config.vocab_size}")
     bigger = grown(config, vocab_size)
-    tables = {n: _grown(params[n], trained, vocab_size, bigger.vocab_size) for n in _TABLES if n in params}
+    tables = {n: _grown(params[n], trained, vocab_size, bigger.vocab_size) for n in TABLES if n in params}
     return bigger, {**params, **tables}
 
 

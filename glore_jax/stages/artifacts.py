@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import jax
 
 from glore_jax import files
 from glore_jax.errors import InputError
-from glore_jax.models import value_head
-from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.models import adapters, families, value_head
+from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.sampling.engine import Engine
@@ -21,7 +22,7 @@ from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training import checkpoints, loop
 from glore_jax.training.batches import Example
 
-MODEL, CURVE = "model.safetensors", "curve.json"
+MODEL, CURVE, ADAPTER = "model.safetensors", "curve.json", "adapter"
 SPLITS = ("train", "dev", "test")
 
 
@@ -81,14 +82,16 @@ def train(
     loss: Any,
     examples: Sequence[Example],
     settings: Any,
+    tokenizer: Tokenizer,
     name: str = "train",
 ) -> tuple[loop.Trained, dict[str, Any]]:
     """Trains with progress and checkpoints; returns the result and counts to print.
 
-    Examples longer than a row are left out, and counted.
+    Examples longer than a row are left out, and counted. Where `settings.lora` asks for an adapter, the rows of the
+    tokenizer's new marks learn beside it.
 
     Raises:
-      InputError: no example fits a row.
+      InputError: no example fits a row, or the model cannot have such an adapter.
     """
     kept = [e for e in examples if len(e) <= settings.row_length]
     if not kept:
@@ -108,6 +111,7 @@ def train(
             context.seed,
             context.checkpoint / name,
             lambda tokens, metrics: bar.advance(1, loss=metrics.get("loss"), accuracy=metrics.get("accuracy")),
+            tokenizer.new_marks,
         )
     last = trained.curve[-1]
     counts = {
@@ -121,9 +125,20 @@ def train(
     return trained, counts
 
 
-def write_trained(context: StageContext, trained: loop.Trained, config: DecoderConfig) -> None:
-    write_model(context.folder, jax.device_get(trained.params), config)
-    files.write_json(context.folder / CURVE, trained.curve)
+def write_trained(folder: Path, trained: loop.Trained, config: DecoderConfig) -> None:
+    """The model and its curve; an adapter, which is merged into the model, also by itself where PEFT can read it."""
+    write_model(folder, jax.device_get(trained.params), config)
+    files.write_json(folder / CURVE, trained.curve)
+    shutil.rmtree(folder / ADAPTER, ignore_errors=True)  # of an attempt that was cut right after it
+    if trained.adapter is not None and families.has(config):
+        adapters.save(*trained.adapter, folder / ADAPTER, CausalLM(Decoder(config)))
+
+
+def copy_adapter(source: Path, folder: Path) -> None:
+    """The adapter that lies beside a model, if one does, to where the model was copied."""
+    shutil.rmtree(folder / ADAPTER, ignore_errors=True)
+    if (source / ADAPTER).is_dir():
+        shutil.copytree(source / ADAPTER, folder / ADAPTER)
 
 
 @dataclasses.dataclass

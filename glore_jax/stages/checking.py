@@ -8,20 +8,23 @@ many steps in it as a worked solution has.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import rich
+from flax.traverse_util import flatten_dict
 from rich.table import Table
 
 from glore_jax import configuration, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import expert_iteration as ei
 from glore_jax.method import labels as labelling
-from glore_jax.models import decoder
+from glore_jax.models import decoder, value_head
 from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 from glore_jax.progress import number, say, size
@@ -29,7 +32,7 @@ from glore_jax.sampling import decode, kv_cache
 from glore_jax.stages import artifacts, recipes, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import optimizer
+from glore_jax.training import adaptation, optimizer
 from glore_jax.training.batches import Example
 
 _PREFIXES = 8  # of a draft, where no worked solution says how many there are
@@ -63,6 +66,7 @@ class Plan:
       problems: by split.
       too_long: worked solutions that are longer than a row of `sft.train`, and are left out.
       rollouts: verifying traces of the stage `labels`, at most.
+      learning: parameters that learn in each training with a LoRA adapter, by the key of its settings.
       training, sampling: bytes on each device, by what they are for.
     """
 
@@ -72,6 +76,7 @@ class Plan:
     too_long: int
     work: list[Work]
     rollouts: int
+    learning: dict[str, int]
     training: dict[str, int]
     sampling: dict[str, int]
 
@@ -85,6 +90,8 @@ def check(config: Any) -> None:
     made = plan(config)
     say(f"problems: {', '.join(f'{name} {number(count)}' for name, count in made.problems.items())}")
     say(f"model: {number(made.parameters)} parameters, a vocabulary of {number(made.model.vocab_size)}")
+    for name, count in made.learning.items():
+        say(f"{name}: {number(count)} parameters learn (LoRA), the others stay")
     for name, parts in (("training", made.training), ("sampling", made.sampling)):
         listed = ", ".join(f"{part} {size(count)}" for part, count in parts.items())
         say(f"memory of {name} on each device, activations aside: {size(sum(parts.values()))} ({listed})")
@@ -123,11 +130,12 @@ def plan(config: Any) -> Plan:
     counts = {name: len(found) for name, found in rows.items()}
     rollouts = _rollouts(config, [len(formats.split_steps(p.solution)) for p in rows["train"] if p.solution], counts)
     params = jax.eval_shape(lambda key: decoder.init(Decoder(model), key), jax.random.key(0))
-    memory = _training_memory(config, model, params), _sampling_memory(config, model, params, tokenizer)
+    learning, training = _training_memory(config, model, params, tokenizer)
+    memory = training, _sampling_memory(config, model, params, tokenizer)
     _check_memory(*memory)
     numbers = sum(x.size for x in jax.tree.leaves(params))
     work = list(_work(config, counts, kept, longest, rollouts))
-    return Plan(model, numbers, counts, len(examples) - len(kept), work, rollouts, *memory)
+    return Plan(model, numbers, counts, len(examples) - len(kept), work, rollouts, learning, *memory)
 
 
 def _trainings(config: Any) -> dict[str, Any]:
@@ -216,13 +224,43 @@ def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _training_memory(config: Any, model: DecoderConfig, params: Any) -> dict[str, int]:
-    """Of the largest training: float32 parameters with their optimizer, whole on every device, and rows of logits."""
-    trainings = _trainings(config).values()
-    state = max(_bytes(jax.eval_shape(optimizer.make(s, 1).init, params)) for s in trainings)
-    tokens = max(s.rows * s.row_length for s in trainings) // meshes.make().shape["data"]
-    kept = {"parameters": _bytes(params), "gradients": _bytes(params), "optimizer": state}
-    return {**kept, "logits": tokens * model.vocab_size * 4}
+def _training_memory(
+    config: Any, model: DecoderConfig, params: Any, tokenizer: Tokenizer
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Parameters that learn in each training with an adapter, and the bytes of the largest training.
+
+    These are float32 parameters, whole on every device, gradients and an optimizer of what learns, rows of logits, and
+    with an adapter the layers that it is merged into.
+    """
+    learning, memory = {}, []
+    for name, settings in _trainings(config).items():
+        lora = adaptation.config_of(settings, params, name)
+        split = functools.partial(adaptation.split, config=lora, marks=tokenizer.new_marks)
+        trained, frozen = jax.eval_shape(split, _start(config, name, model, params), rng=jax.random.key(0))
+        parts = {"parameters": _bytes(trained) + _bytes(frozen), "gradients": _bytes(trained)}
+        parts["optimizer"] = _bytes(jax.eval_shape(optimizer.make(settings, 1).init, trained))
+        tokens = settings.rows * settings.row_length // meshes.make().shape["data"]
+        parts["logits"] = tokens * model.vocab_size * 4
+        if lora:
+            learning[name] = sum(x.size for x in jax.tree.leaves(trained))
+            parts["merged layers"] = _merged(params, lora, config.train_dtype)
+        memory.append(parts)
+    return learning, max(memory, key=lambda parts: sum(parts.values()))
+
+
+def _start(config: Any, name: str, model: DecoderConfig, params: Any) -> dict[str, Any]:
+    """Shapes of the parameters that a training starts from."""
+    if name not in ("orm.train", "sorm.train"):
+        return {"decoder": params}
+    head = functools.partial(value_head.init, d_model=model.d_model, surprise=config.value.surprise)
+    return {"decoder": params, "value_head": jax.eval_shape(head, jax.random.key(0))}
+
+
+def _merged(params: Any, lora: LoraConfig, dtype: str) -> int:
+    """Bytes of the layers that an adapter changes, as they are computed with."""
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    changed = [weight.size for path, weight in flat.items() if path.rsplit("/", 1)[-1] in lora.targets]
+    return sum(changed) * jax.numpy.dtype(dtype).itemsize
 
 
 def _sampling_memory(config: Any, model: DecoderConfig, params: Any, tokenizer: Tokenizer) -> dict[str, int]:

@@ -47,8 +47,10 @@ def pretrain(context: StageContext) -> dict[str, Any]:
         params, _ = checkpoints.load_model(context.input(before[-1]) / artifacts.MODEL)
     else:
         params = {"decoder": base_model.init(model, c.seed)}
-    trained, counts = artifacts.train(context, model, params, losses.language, examples, settings.train)
-    artifacts.write_trained(context, trained, config)
+    trained, counts = artifacts.train(
+        context, model, params, losses.language, examples, settings.train, model_tokenizer
+    )
+    artifacts.write_trained(context.folder, trained, config)
     return counts
 
 

@@ -33,8 +33,8 @@ def _train_refiner(
     model = Decoder(dataclasses.replace(model.config, prefix_lm=settings.prefix_lm))
     examples = refiners.examples(tokenizer, problems, pairs, settings.prefix_lm, values)
     params = {"decoder": params["decoder"]}
-    trained, counts = artifacts.train(context, model, params, losses.language, examples, settings.train)
-    artifacts.write_trained(context, trained, model.config)
+    trained, counts = artifacts.train(context, model, params, losses.language, examples, settings.train, tokenizer)
+    artifacts.write_trained(context.folder, trained, model.config)
     files.write_table(context.folder / "pairs.parquet", pairs, RefinementPair)
     return {"pairs": len(pairs)} | counts
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 from typing import Any
 
-import jax
 import numpy as np
 
 from glore_jax import files, tasks
@@ -49,8 +48,9 @@ def sft(context: StageContext) -> dict[str, Any]:
     examples = ei.gold_examples(tokenizer, artifacts.read_problems(context, "train"), model.config.prefix_lm)
     counts: dict[str, Any] = {"examples": 0}
     if examples:
-        trained, counts = artifacts.train(context, model, params, losses.language, examples, context.config.sft.train)
-        artifacts.write_trained(context, trained, model.config)
+        settings = context.config.sft.train
+        trained, counts = artifacts.train(context, model, params, losses.language, examples, settings, tokenizer)
+        artifacts.write_trained(context.folder, trained, model.config)
         params = trained.params
     else:  # problems without worked solutions: the base model itself is the first student
         artifacts.write_model(context.folder, params, model.config)
@@ -87,6 +87,7 @@ def expert_iteration(context: StageContext) -> dict[str, Any]:
     model, params = artifacts.read_model(chosen, "float32")
     artifacts.write_model(context.folder, params, model.config)
     files.write_json(context.folder / artifacts.CURVE, files.read_json(chosen / artifacts.CURVE))
+    artifacts.copy_adapter(chosen, context.folder)
     files.write_json(context.folder / "history.json", history)
     return counts | {"rounds": len(history) - 1, "best_round": best, "dev_accuracy": history[best]}
 
@@ -111,15 +112,14 @@ def _round(context, folder, number, engine, tokenizer, train_rows, dev, kept) ->
     examples = ei.gold_examples(tokenizer, train_rows, both_ways)
     examples += ei.student_examples(tokenizer, train_rows, kept, both_ways)
     trained, counts = artifacts.train(
-        context, model, params, losses.language, examples, settings.train, f"round {number}"
+        context, model, params, losses.language, examples, settings.train, tokenizer, f"round {number}"
     )
     student = artifacts.make_engine(context, artifacts.in_float32(model), trained.params["decoder"], tokenizer)
     found, _ = greedy(context, student, tokenizer, dev, f"round {number}, dev drafts")
     counts |= {"train_pass_rate": rate, "kept": len(kept), "dev_accuracy": accuracy(found)}
     counts |= {"sampled_tokens_per_second": meter.rate()}
     context.log(f"round {number}: {len(kept)} right solutions kept, dev accuracy {counts['dev_accuracy']:.3f}")
-    artifacts.write_model(folder, jax.device_get(trained.params), model.config)
-    files.write_json(folder / artifacts.CURVE, trained.curve)
+    artifacts.write_trained(folder, trained, model.config)
     files.write_table(folder / "kept.parquet", kept, Solution)
     files.write_json(folder / "round.json", counts)
 

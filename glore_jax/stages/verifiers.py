@@ -183,8 +183,8 @@ def _train_value(
     traces, labels, labels_cut = reward_models.truncate(tokenizer, problems, traces, labels, train.row_length)
     examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm)
     loss = functools.partial(losses.value, language=settings.language)
-    trained, counts = artifacts.train(context, model, params, loss, examples, train)
-    artifacts.write_trained(context, trained, model.config)
+    trained, counts = artifacts.train(context, model, params, loss, examples, train, tokenizer)
+    artifacts.write_trained(context.folder, trained, model.config)
     kept = [x for entry in labels for x in entry.labels if x >= 0]
     counts["step_accuracy"] = counts.pop("token_accuracy")
     return counts | {"labels": len(kept), "labels_cut": labels_cut, "positive": sum(kept) / len(kept)}

@@ -49,6 +49,13 @@ class Tokenizer(abc.ABC):
     opening: tuple[int, ...] = ()
     closing: tuple[int, ...]
 
+    @property
+    def new_marks(self) -> tuple[int, ...]:
+        """Ids of marks that a base model may not know: all that are tokens, but for a line end of its own."""
+        tokens = {mark: ids[0] for mark, ids in self.marks.items() if len(ids) == 1}
+        own = self.vocab_size - self.added
+        return tuple(sorted(i for mark, i in tokens.items() if mark != STEP_END or i >= own))
+
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of a text; they decode to it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +14,10 @@ import jax
 
 from glore_jax.errors import InputError
 from glore_jax.models.decoder import Decoder
+from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
-from glore_jax.training import batches, checkpoints, optimizer, train_step
+from glore_jax.training import adaptation, batches, checkpoints, optimizer, train_step
 
 Curve = list[dict[str, float]]
 
@@ -25,15 +27,17 @@ class Trained:
     """What a training made.
 
     Attributes:
-      params: on the devices.
+      params: on the devices, an adapter merged.
       curve: metrics every few steps, from the first step on.
       tokens, seconds: of this call; a training that went on from a checkpoint counts from there.
+      adapter: its settings and the adapter by itself, where one was trained.
     """
 
     params: Any
     curve: Curve
     tokens: int
     seconds: float
+    adapter: tuple[LoraConfig, Any] | None = None
 
 
 def steps_of(settings: Any, examples: Sequence[batches.Example]) -> int:
@@ -53,27 +57,35 @@ def train(
     seed: int,
     folder: Path | None = None,
     advance: Callable[[int, dict[str, float]], None] = lambda tokens, metrics: None,
+    marks: Sequence[int] = (),
 ) -> Trained:
-    """Trains on packed examples.
+    """Trains on packed examples: all parameters, or a LoRA adapter on them.
 
     Args:
       params: start parameters, `{"decoder": ..., "value_head": ...}` as the loss wants them.
-      settings: `steps` or `epochs`, `rows`, `row_length`, `checkpoint_seconds`, and the optimizer's.
-      seed: of the order of the examples.
+      settings: `steps` or `epochs`, `rows`, `row_length`, `checkpoint_seconds`, the optimizer's, and `lora`
+        (`training.adaptation`).
+      seed: of the order of the examples, and of a new adapter.
       folder: where checkpoints of the training go; a training that was cut goes on from there.
       advance: called after every step with the tokens in the batch and the metrics so far.
+      marks: ids whose rows of the embedding learn beside an adapter.
 
     Raises:
-      InputError: the rows do not divide by the devices, or the loss is no longer a number.
+      InputError: the rows do not divide by the devices, the model cannot have such an adapter, or the loss is no longer
+        a number.
     """
     begun = time.monotonic()
     total = steps_of(settings, examples)
     tx = optimizer.make(settings, total)
     mesh = meshes.make()
     rules.check_rows("train.rows", settings.rows, mesh)
+    lora = adaptation.config_of(settings, params["decoder"])
+    join = functools.partial(adaptation.join, config=lora, marks=tuple(marks))
+    start, frozen = adaptation.split(params, lora, marks, jax.random.key(seed))
     # A copy, because the state is donated from step to step and `params` stay the caller's.
-    state = jax.device_put(train_step.init(params, tx), rules.replicated(mesh), may_alias=False)
-    step = jax.jit(train_step.make(model, loss, tx), donate_argnums=0)
+    state = jax.device_put(train_step.init(start, tx), rules.replicated(mesh), may_alias=False)
+    frozen = jax.device_put(frozen, rules.replicated(mesh))
+    step = jax.jit(train_step.make(model, loss, tx, join), donate_argnums=0)
     progress = checkpoints.Progress(folder) if folder is not None else None
     state, curve = progress.restore(state) if progress else (state, [])
     first = int(state.step)
@@ -82,7 +94,7 @@ def train(
     pending: tuple[int, Any] | None = None
     feed = batches.epochs(examples, settings.row_length, settings.rows, seed, start=first)
     for number in range(first + 1, total + 1):
-        state, metrics = step(state, rules.shard_batch(next(feed), mesh))
+        state, metrics = step(state, rules.shard_batch(next(feed), mesh), frozen)
         # The metrics of the step before are read while this one runs, so the device never waits.
         if pending is not None:
             _read(pending, curve, every, total)
@@ -98,7 +110,9 @@ def train(
     if progress:
         progress.close()
     tokens = (total - first) * settings.rows * settings.row_length
-    return Trained(state.params, curve, tokens, time.monotonic() - begun)
+    merged = jax.jit(join)(state.params, frozen) if lora else state.params
+    adapter = (lora, state.params["adapter"]) if lora else None
+    return Trained(merged, curve, tokens, time.monotonic() - begun, adapter)
 
 
 def _read(pending: tuple[int, Any], curve: Curve, every: int, total: int) -> None:

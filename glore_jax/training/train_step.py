@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from glore_jax.models.decoder import Decoder
+from glore_jax.training import adaptation
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Attributes: step (scalar int32), params (float32), opt_state."""
+    """Attributes: step (scalar int32), params (what learns, float32), opt_state."""
 
     step: jax.Array
     params: Any
@@ -25,15 +26,22 @@ def init(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
-def make(model: Decoder, loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
-    """`train_step(state, batch) -> (state, metrics)`; metrics are means over weighted positions."""
+def make(
+    model: Decoder, loss: Callable, optimizer: optax.GradientTransformation, join: Callable = adaptation.join
+) -> Callable:
+    """`train_step(state, batch, frozen) -> (state, metrics)`; metrics are means over weighted positions.
 
-    def mean_loss(params: Any, batch: Any) -> tuple[jax.Array, Any]:
-        total, sums = loss(model, params, batch)
+    Args:
+      join: makes parameters for the loss of `state.params` and of what stays, `frozen`, which may be left out where
+        everything learns.
+    """
+
+    def mean_loss(trained: Any, batch: Any, frozen: Any) -> tuple[jax.Array, Any]:
+        total, sums = loss(model, join(trained, frozen), batch)
         return total / jnp.maximum(sums["weight"], 1.0), sums
 
-    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        (mean, sums), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch)
+    def train_step(state: TrainState, batch: Any, frozen: Any = None) -> tuple[TrainState, dict[str, jax.Array]]:
+        (mean, sums), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch, frozen)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {name: total / jnp.maximum(sums["weight"], 1.0) for name, total in sums.items() if name != "weight"}

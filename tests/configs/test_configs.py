@@ -18,7 +18,7 @@ VARIANTS = {
     "arithmetic_base.py": ("smoke",),
     "gsm8k_tiny.py": (),
     "jsonl.py": ("smoke",),
-    **dict.fromkeys(golden.PUBLISHED, ()),
+    **dict.fromkeys(golden.PUBLISHED, ("lora",)),
 }
 SPECS = [f"{name}{variant}" for name, rest in VARIANTS.items() for variant in ("", *(f":{v}" for v in rest))]
 READ_BY_THE_COMMAND_LINE = {"recipe", "devices"}
@@ -75,6 +75,14 @@ def test_defaults_have_not_moved(spec: str):
     moved = configuration.differences(pinned[spec], golden.values(spec))
     lines = [f"  {key}: {was!r} pinned, {now!r} in the file" for key, was, now in moved]
     assert not moved, "\n".join([f"configs/{spec} has other values than its pinned ones:", *lines, golden.RENEW])
+
+
+def test_lora_is_a_variant_of_every_published_model():
+    for name in golden.PUBLISHED:
+        moved = configuration.differences(golden.values(name), golden.values(f"{name}:lora"))
+        keys = {f"{group}.train.{key}" for group in ("sft", "expert_iteration", "orm", "sorm", "refiner")
+                for key in ("learning_rate", "lora.rank", "lora.alpha", "lora.layers")}  # fmt: skip
+        assert {key for key, _, _ in moved} == keys
 
 
 def test_your_own_problems_are_read(tmp_path: Path):

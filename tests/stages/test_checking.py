@@ -56,6 +56,29 @@ def test_what_is_counted_is_what_the_stages_do():
     assert made.sampling["slots"] == pytest.approx(config.sampling.slots / 2 * columns * token, rel=0.01)
 
 
+def test_an_adapter_is_counted_as_what_learns_and_what_stays():
+    """By hand: of rank 2 on wq [64, 128] and down [192, 64] in four layers, and thirteen marks in two tables."""
+    plain = checking.plan(config_of())
+    config = config_of()
+    for settings in checking._trainings(config).values():
+        settings.lora.update({"rank": 2, "layers": ("wq", "down")})
+    made = checking.plan(config)
+    count = 2 * 4 * (64 + 128 + 192 + 64) + 2 * 13 * 64
+    assert plain.learning == {}
+    assert made.learning["sft.train"] == made.learning["refiner.train"] == count
+    assert made.learning["orm.train"] == count + 2 * (64 + 1)  # the value head, with its gate
+    assert made.training["parameters"] == 4 * (made.parameters + count)
+    assert made.training["gradients"] == 4 * count
+    assert made.training["optimizer"] <= 2 * 4 * count + 100 < plain.training["optimizer"]
+    assert made.training["merged layers"] == 2 * 4 * 64 * (128 + 192)  # in bfloat16
+    assert made.training["logits"] == plain.training["logits"]
+
+    config.sft.train.lora.rank = 0  # then this is the training that takes most
+    mixed = checking.plan(config)
+    assert "sft.train" not in mixed.learning
+    assert mixed.training == plain.training
+
+
 def test_a_published_folder_is_checked_without_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folders.write(tmp_path, folders.config("qwen3") | {"vocab_size": 510, "max_position_embeddings": 4096})
     vocabularies.make("byte_level", tmp_path)
@@ -75,6 +98,11 @@ def test_a_published_folder_is_checked_without_its_weights(tmp_path: Path, monke
         ({"sft__train__row_length": 60}, r"sft\.train\.row_length=60: no room .* the bucket \d+; make it"),
         ({"refiner__train__row_length": 432}, r"refiner\.train\.row_length=432: no room .* the bucket 432"),
         ({"orm__train__optimizer": "sgd"}, "unknown optimizer 'sgd'"),
+        ({"orm__train__lora__rank": 65}, r"orm\.train\.lora\.rank=65: the layer wq is 64 x 128; expected 1 to 64"),
+        (
+            {"refiner__train__lora__rank": 2, "refiner__train__lora__layers": ("w_q",)},
+            r"no linear layer 'w_q'; did you mean wq",
+        ),
         ({"value__init": "orm"}, r"value\.init='orm': expected one of base, student"),
         ({"refiner__init": "orm"}, r"refiner\.init='orm': expected one of base, student"),
         ({"labels__consistency": "all"}, r"labels\.consistency='all': expected one of each, strict, off"),
@@ -111,8 +139,12 @@ def test_the_command_prints_the_plan(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(cli, "prepare_jax", lambda config: None)
     assert cli.main(["check", f"--config={CONFIG}:smoke", "--config.task.train=20"]) == 0
     out = capsys.readouterr().out
+    assert "parameters learn" not in out
     assert "problems: train 20, dev 48, test 48" in out
     assert "memory of training on each device" in out
     assert "rollouts: " in out
+    assert cli.main(["check", f"--config={CONFIG}:smoke", "--config.refiner.train.lora.rank=1"]) == 0
+    count = 4 * (2 * (64 + 128) + 2 * (64 + 64)) + 2 * 13 * 64  # of rank 1 on wq, wo, wk and wv; and thirteen marks
+    assert f"refiner.train: {count:,} parameters learn (LoRA), the others stay" in capsys.readouterr().out
     assert cli.main(["check", f"--config={CONFIG}:smoke", "--config.sft.train.rows=3"]) == 2
     assert "does not divide by the 2 devices" in capsys.readouterr().err

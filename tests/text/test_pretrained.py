@@ -91,6 +91,7 @@ def test_added_marks_are_new_ids_that_no_text_has(loaded, name: str):
     marks = [m for m in MARKS if m != STEP_END or name == "without_line_end"]
     assert [t.marks[m] for m in marks] == [(t.vocabulary.size + i,) for i in range(len(marks))]
     assert t.vocab_size == t.vocabulary.size + len(marks)
+    assert t.new_marks == tuple(range(t.vocabulary.size, t.vocab_size))
     assert max(t.encode(f"{BAD} </s> <s> {DRAFT}")) < t.vocabulary.size
     assert t.eos not in t.encode("</s>")
     assert t.decode([*t.marks[BAD], *t.encode("Ann"), *t.marks[REWRITE]]) == f"{BAD}Ann{REWRITE}"
@@ -100,6 +101,7 @@ def test_added_marks_are_new_ids_that_no_text_has(loaded, name: str):
 def test_spelled_marks_need_no_new_ids(loaded, name: str):
     t = loaded[name, "text"]
     assert t.vocab_size == t.vocabulary.size
+    assert t.new_marks == ()
     draft, ends = formats.encode_solution(t, ["a 1", "b 2"])
     source = formats.encode_refiner_source(t, "Q?", draft, ends, error=1, values=[0.0, 1.0])
     written = t.decode(source[len(t.opening) :])

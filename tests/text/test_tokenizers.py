@@ -29,6 +29,7 @@ def test_marks_and_special_tokens_are_all_different():
     assert len(set(ids)) == len(ids) == 2 + len(tokenizers.MARKS)
     assert TOKENIZER.pad == 0
     assert len(TOKENIZER.value_marks) == tokenizers.NUM_VALUE_MARKS
+    assert list(TOKENIZER.new_marks) == sorted(ids[3:])
 
 
 @given(st.integers(0, 10**12), st.sampled_from(["{}", "Ann has {} nuts.", "a: <<{}+2=5>>5", "#### {}", "${}.50"]))

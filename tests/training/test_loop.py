@@ -35,23 +35,6 @@ def train(folder: Path | None = None, loss: Any = losses.language, params: Any =
     return loop.train(model, start, loss, call["examples"], settings, call["seed"], folder, call["advance"])
 
 
-class Cut(Exception):
-    pass
-
-
-def cut_at(step: int) -> Any:
-    """An `advance` that ends the training at a step, as a kill would."""
-    seen = 0
-
-    def advance(tokens: int, metrics: dict[str, float]) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == step:
-            raise Cut
-
-    return advance
-
-
 def assert_equal(a: loop.Trained, b: loop.Trained) -> None:
     assert a.curve == b.curve
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
@@ -87,8 +70,8 @@ def test_a_cut_training_ends_bit_equal_to_an_uncut_one(tmp_path: Path, optimizer
     options = {"optimizer": optimizer, "checkpoint_seconds": -1}  # a checkpoint after every step
     uncut = train(**options)
     assert uncut.curve[-1]["loss"] < uncut.curve[0]["loss"]
-    with pytest.raises(Cut):
-        train(tmp_path, advance=cut_at(4), **options)
+    with pytest.raises(tiny.Cut):
+        train(tmp_path, advance=tiny.cut_at(4), **options)
     assert checkpoints.reached(tmp_path) == 3  # where the progress bar goes on
     assert checkpoints.reached(tmp_path / "nowhere") == 0
     steps: list[int] = []
@@ -100,8 +83,8 @@ def test_a_cut_training_ends_bit_equal_to_an_uncut_one(tmp_path: Path, optimizer
 
 
 def test_a_training_cut_before_its_first_checkpoint_begins_anew(tmp_path: Path):
-    with pytest.raises(Cut):
-        train(tmp_path, advance=cut_at(3))
+    with pytest.raises(tiny.Cut):
+        train(tmp_path, advance=tiny.cut_at(3))
     assert_equal(train(tmp_path), train())
 
 
@@ -138,8 +121,8 @@ def test_a_train_step_is_traced_once(tmp_path: Path):
 
     train(loss=counted)
     assert traces == 1
-    with pytest.raises(Cut):
-        train(tmp_path, loss=counted, checkpoint_seconds=-1, advance=cut_at(3))
+    with pytest.raises(tiny.Cut):
+        train(tmp_path, loss=counted, checkpoint_seconds=-1, advance=tiny.cut_at(3))
     traces = 0
     train(tmp_path, loss=counted)  # restored arrays have the placement of fresh ones
     assert traces == 1
