@@ -30,6 +30,7 @@ examples:
                                                                        step values of other people's solutions
   glore evaluate --benchmark=processbench --input=math.json --predictions=values.jsonl
                                                                        how well they find the first error
+  glore convert models/Llama-2-7b-hf models/llama2_7b_orbax            a model for other JAX code, and back
 
 `glore COMMAND --help` says more about each."""
 
@@ -97,6 +98,18 @@ examples:
   glore evaluate --benchmark=processbench --input=math.json.gz --predictions=values.jsonl
   glore evaluate --benchmark=when --input=solutions.jsonl --predictions=values.jsonl --output=when.json"""
 
+_CONVERT = """\
+Writes the model in SRC as a folder of the other kind: one of Hugging Face (config.json and safetensors) as an Orbax
+checkpoint, an Orbax checkpoint that this command made as a Hugging Face folder, and so the folder of a stage of a run.
+What SRC is, is told by what it holds. Tensors stay as they are to the last bit; the tokenizer goes along. DST is new or
+empty; it appears once all is written. The memory taken is about that of the parameters.
+
+examples:
+  glore convert models/Llama-2-7b-hf models/llama2_7b_orbax
+  glore convert models/llama2_7b_orbax models/llama2_7b_again
+  glore convert runs/gsm8k/sorm models/gsm8k_sorm
+      a value model of a run, for token classification; value.surprise and prefix_lm must be off"""
+
 BENCHMARKS = ("processbench", "where", "when")  # evaluation/benchmarks.py has what each measures
 _CONFIGURED = ("run", "check")  # commands that take --config.KEY=VALUE
 _STATE_COLOURS = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red", "missing": "dim"}
@@ -142,6 +155,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate.add_argument("--input", required=True, type=Path, metavar="FILE", help="solutions with verdicts")
     evaluate.add_argument("--predictions", required=True, type=Path, metavar="FILE", help="what `glore score` wrote")
     evaluate.add_argument("--output", type=Path, metavar="FILE.json", help="also write the figures as JSON")
+    convert = made.add_parser("convert", help="models between Hugging Face and Orbax", description=_CONVERT)
+    convert.add_argument("source", type=Path, metavar="SRC", help="folder of a model")
+    convert.add_argument("target", type=Path, metavar="DST", help="folder to make")
     return parser, {
         "run": run,
         "check": check,
@@ -149,6 +165,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "report": report,
         "score": score,
         "evaluate": evaluate,
+        "convert": convert,
     }
 
 
@@ -198,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stages.report(options.dirs, options.output)
         elif options.command == "score":
             _score(options)
+        elif options.command == "convert":
+            _convert(options)
         else:
             from glore_jax.evaluation import benchmarks
 
@@ -232,6 +251,15 @@ def _score(options: argparse.Namespace) -> None:
     from glore_jax.stages import scoring
 
     scoring.score(options.model, options.input, options.output, options.threshold, options.tokenizer)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed, and an accelerator may have less memory
+    from glore_jax.stages import converting
+
+    converting.convert(options.source, options.target)
 
 
 def _check(options: argparse.Namespace, overrides: list[str]) -> None:

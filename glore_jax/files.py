@@ -78,6 +78,12 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
             beside.unlink()
 
 
+def check_new(folder: Path) -> None:
+    """InputError where there is something in the place of a folder to be made; an empty one is fine."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: there is something already; give a new folder, or remove this one")
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to write into, which takes its name once the block has ended well.
@@ -85,8 +91,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
       InputError: there is something already, or the place is not writable.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: there is something already; give a new folder, or remove this one")
+    check_new(folder)
     partial = folder.with_name(folder.name + PARTIAL)
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed

@@ -96,6 +96,8 @@ def test_run_stages_report(tmp_path: Path, config: str, capsys: pytest.CaptureFi
         (["score", "--model=W"], "the following arguments are required: --input, --output; `glore score --help`"),
         (["score", "--model=W", "--input=W", "--output=W", "--treshold=1"], "did you mean --threshold"),
         (["score", "--model=W", "--input=W", "--output=W", "--threshold=x"], "--threshold: invalid float value: 'x'"),
+        (["convert", "a"], "the following arguments are required: DST; `glore convert --help` shows examples"),
+        (["convert", "a", "b", "c"], "`glore convert` does not know c; every option of `glore convert` begins with --"),
         (["evaluate", "--benchmark=where", "--input=W"], "the following arguments are required: --predictions"),
         (["evaluate", "--benchmark=gsm8k", "--input=W", "--predictions=W"], "invalid choice: 'gsm8k' (choose from"),
         (["evaluate", "--benchmark=when", "--input=W", "--predictions=W"], "cannot be read"),
@@ -117,7 +119,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert shown.out == ""
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["stages"], ["report"], ["score"], ["evaluate"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["check"], ["stages"], ["report"], ["score"], ["evaluate"], ["convert"]]
+)
 def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])

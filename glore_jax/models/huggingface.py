@@ -29,7 +29,7 @@ from glore_jax import files
 from glore_jax.errors import InputError
 from glore_jax.models import families, tensors
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
-from glore_jax.models.tensors import Source, Tensor
+from glore_jax.models.tensors import Advance, Source, Tensor
 from glore_jax.models.value_head import ValueModel
 from glore_jax.parallel import rules
 
@@ -87,7 +87,10 @@ def transposed(path: str) -> bool:
 
 
 def load(
-    folder: str | Path, dtype: str | None = None, sharding: Sharding | Mesh | Any | None = None
+    folder: str | Path,
+    dtype: str | None = None,
+    sharding: Sharding | Mesh | Any | None = None,
+    advance: Advance = lambda count: None,
 ) -> tuple[Model, Any]:
     """A model and its parameters, straight from the files to where they shall lie.
 
@@ -98,6 +101,7 @@ def load(
       dtype: of the parameters and the computation; None: as the files have it.
       sharding: a sharding for all tensors, a tree of them like the parameters, or a mesh, over which the table of
         `parallel.rules` lays them; None: whole on the first device.
+      advance: called after each tensor.
 
     Returns:
       `CausalLM` or `ValueModel`, with `model.apply({"params": params}, tokens_BxT)` for logits [B, T, V] or
@@ -118,6 +122,7 @@ def load(
         target = jnp.dtype(dtype) if dtype else tensors.DTYPES[stored[name].dtype]
         params[path], nan = _place(stored[name], transposed(path), target, places[path])
         problems += [f"{name} has NaNs"] * nan
+        advance(1)
     if isinstance(model, ValueModel):
         params |= _read_head(stored, places, problems)
     if problems:
@@ -261,7 +266,13 @@ def _read_head(stored: dict[str, Tensor], places: dict[str, Sharding], problems:
 
 
 def save(
-    model: Model, params: Any, folder: str | Path, tokenizer: str | Path | None = None, shard_bytes: int = 5 * 10**9
+    model: Model,
+    params: Any,
+    folder: str | Path,
+    tokenizer: str | Path | None = None,
+    shard_bytes: int = 5 * 10**9,
+    token_ids: dict[str, int] | None = None,
+    advance: Advance = lambda count: None,
 ) -> None:
     """Writes a model as a folder that `load` and transformers read, whole or not at all.
 
@@ -273,6 +284,8 @@ def save(
       folder: a new or empty one.
       tokenizer: a folder whose tokenizer files, generation settings and token ids go along, or a SentencePiece file.
       shard_bytes: size from which the weights are split over several files.
+      token_ids: `eos_token_id` and its like for `config.json`, where the tokenizer's folder has none.
+      advance: called after each tensor.
 
     Raises:
       InputError: the folder is taken or not writable, or transformers has no architecture for the model.
@@ -290,8 +303,9 @@ def save(
     if kind == families.VALUE:
         raw |= {"id2label": LABELS, "label2id": {label: int(i) for i, label in LABELS.items()}}
     with files.new_folder(Path(folder)) as partial:
-        tensors.write_folder(partial, _sources(flat, config), shard_bytes)
-        raw |= _copy_tokenizer(Path(tokenizer), partial) if tokenizer is not None else {}
+        tensors.write_folder(partial, _sources(flat, config), shard_bytes, advance)
+        raw |= token_ids or {}
+        raw |= copy_tokenizer(Path(tokenizer), partial) if tokenizer is not None else {}
         files.write_json(partial / "config.json", raw)
 
 
@@ -310,12 +324,17 @@ def _sources(flat: dict[str, Any], config: DecoderConfig) -> Iterator[Source]:
             yield Source(name, pair.dtype, pair.shape, lambda pair=pair: pair)
 
 
-def _copy_tokenizer(tokenizer: Path, folder: Path) -> dict[str, Any]:
+def tokenizer_files(folder: Path) -> list[Path]:
+    """What belongs to a tokenizer in a model's folder."""
+    return sorted({path for pattern in _TOKENIZER for path in folder.glob(pattern) if path.is_file()})
+
+
+def copy_tokenizer(tokenizer: Path, folder: Path) -> dict[str, Any]:
     """Copies what belongs to a tokenizer; returns the token ids for `config.json`."""
     if tokenizer.is_file():
         shutil.copyfile(tokenizer, folder / "tokenizer.model")
         return {}
-    found = sorted({path for pattern in _TOKENIZER for path in tokenizer.glob(pattern) if path.is_file()})
+    found = tokenizer_files(tokenizer)
     if not found:
         raise InputError(f"{tokenizer}: no tokenizer files there; expected tokenizer.json or tokenizer.model")
     settings = tokenizer / "generation_config.json"

@@ -25,6 +25,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _BLOCK = 64 << 20  # bytes that are read at a time
+Advance = Callable[[int], None]  # is told how many tensors are done, as a progress bar wants it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +169,8 @@ class Source:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write(path: Path, sources: Sequence[Source]) -> None:
-    """Writes one file, a tensor at a time."""
+def write(path: Path, sources: Sequence[Source], advance: Advance = lambda count: None) -> None:
+    """Writes one file, a tensor at a time; `advance` is called after each."""
     kinds = {dtype: name for name, dtype in DTYPES.items()}
     head: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # what transformers asks for: axes as torch has them
     end = 0
@@ -189,9 +190,12 @@ def write(path: Path, sources: Sequence[Source]) -> None:
             if array.shape != source.shape or array.dtype != source.dtype:
                 raise ValueError(f"{source.name} is {array.dtype}{array.shape}, not {source.dtype}{source.shape}")
             file.write(array.reshape(-1).view(np.uint8).data)
+            advance(1)
 
 
-def write_folder(folder: Path, sources: Iterable[Source], shard_bytes: int) -> None:
+def write_folder(
+    folder: Path, sources: Iterable[Source], shard_bytes: int, advance: Advance = lambda count: None
+) -> None:
     """Writes `model.safetensors`, or files of at most `shard_bytes` (or one tensor) each and their index."""
     shards: list[list[Source]] = [[]]
     for source in sources:
@@ -199,11 +203,11 @@ def write_folder(folder: Path, sources: Iterable[Source], shard_bytes: int) -> N
             shards.append([])
         shards[-1].append(source)
     if len(shards) == 1:
-        write(folder / SINGLE, shards[0])
+        write(folder / SINGLE, shards[0], advance)
         return
     names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
-        write(folder / name, shard)
+        write(folder / name, shard, advance)
     listed = {s.name: name for name, shard in zip(names, shards, strict=True) for s in shard}
     total = sum(s.bytes for shard in shards for s in shard)
     files.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": listed})

@@ -83,10 +83,10 @@ def read_tokenizer(model: Path, given: Path | None) -> Tokenizer:
       InputError: there is none.
     """
     if given is not None:
-        return tokenizers.load(given) if given.is_file() else pretrained.load(given)
+        return tokenizers.load(given) if given.is_file() else pretrained.of_model(given)
     base = model.resolve().parent / "base"
     if pretrained.holds(model):
-        return pretrained.load(model)
+        return pretrained.of_model(model)
     if pretrained.holds(base):
         return pretrained.reopen(base)
     raise InputError(f"{model}: no tokenizer there, nor in {base}; name its folder or file with --tokenizer=")

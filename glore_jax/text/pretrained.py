@@ -167,6 +167,11 @@ def holds(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _FILES)
 
 
+def of_model(folder: Path) -> Tokenizer:
+    """The tokenizer in a model's folder: as a run saved it, or else with the marks as tokens."""
+    return reopen(folder) if (folder / _SAVED).is_file() else load(folder)
+
+
 def _file(folder: Path) -> Path:
     """The file that holds the vocabulary."""
     path = next((folder / name for name in _FILES if (folder / name).is_file()), None)

@@ -56,14 +56,17 @@ def save_model(path: Path, params: Any, config: dict[str, Any], dtype: str = "fl
     files.write_bytes(path, save(flat, metadata={"config": json.dumps(config)}))
 
 
-def load_model(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Parameters (float32, on the host) and configuration of `save_model`.
+def load_model(path: Path, dtype: Any = np.float32) -> tuple[Any, dict[str, Any]]:
+    """Parameters (on the host) and configuration of `save_model`.
+
+    Args:
+      dtype: of the parameters; None: as the file has them.
 
     Raises:
       InputError: the file is missing, cut short or not such a model.
     """
     with _opened(path) as (file, config):
-        flat = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+        flat = {name: np.asarray(file.get_tensor(name), dtype) for name in file.keys()}  # noqa: SIM118
     return unflatten_dict(flat, sep="/"), config
 
 
