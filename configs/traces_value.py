@@ -5,11 +5,11 @@ glore train --config=configs/traces_value.py --workdir=runs/values --config.task
 A and B are files of judged solutions: docs/scoring.md has their formats, what the stages do, and the figures of a run.
 
 variant   what it is for
-(none)    a decoder of 0.9 million parameters, made from the solutions themselves
+(none)    a decoder of 377,000 parameters, made from the solutions themselves
 smoke     does everything run?
 
-With --config.base.path=FOLDER the value models start from a published model (docs/base_model.md). Set value.surprise to
-False then, and rows and learning rates to what the model takes; model, vocabulary and pretrain have no say.
+With --config.base.path=FOLDER the value models start from a published model (docs/base_model.md). Set rows,
+epochs and learning rates to what the model takes then; model, vocabulary and pretrain have no say.
 """
 
 from typing import Any
@@ -51,12 +51,13 @@ def get_config(variant: str = "") -> ConfigDict:
             "train_dtype": "bfloat16",
             "value": {
                 "init": "base",
-                "surprise": True,
-                "language": 0.02,
+                # Of free text a small model expects too little: hundreds of nats a solution would drown the rest.
+                "surprise": False,
+                "language": 0.002,  # there are some 50 tokens to a label, of 2 to 3 nats each
             },
             "labels": {"balance": True},  # as many right as wrong step labels at each prefix length, as in the paper
-            "orm": {"train": training(epochs=0.5, rows=8, row_length=512, learning_rate=0.003)},
-            "sorm": {"train": training(epochs=1.0, rows=8, row_length=512, learning_rate=0.0015)},
+            "orm": {"train": training(epochs=0.3, rows=8, row_length=512, learning_rate=0.003)},
+            "sorm": {"train": training(epochs=0.5, rows=8, row_length=512, learning_rate=0.0015)},
         }
     )
     if variant == "smoke":
