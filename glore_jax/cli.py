@@ -23,6 +23,8 @@ _EXAMPLES = """\
 examples:
   glore run --config=configs/arithmetic.py --workdir=runs/seed0        the whole pipeline
   glore run --config=configs/arithmetic.py:smoke --workdir=runs/smoke  the same, small
+  glore train --config=configs/traces_value.py --workdir=runs/values --config.task.when=A --config.task.where=B
+                                                                       value models from judged solutions
   glore check --config=configs/arithmetic.py                           what it would take
   glore stages --workdir=runs/seed0                                    what is done, and what is not
   glore report runs/seed0 runs/seed1 runs/seed2                        several seeds in one table
@@ -51,6 +53,23 @@ examples:
 
 A folder belongs to one configuration; for another choose another --workdir.
 Compiled programs are kept in ~/.cache/glore_jax, or in $GLORE_CACHE."""
+
+_TRAIN = """\
+Trains an outcome and a stepwise outcome reward model on solutions that others wrote and judged, and measures both on
+questions that were kept from them. It is `glore run` under another name: the configuration says which stages there are,
+what was stopped goes on, and --config.KEY=VALUE sets any key.
+
+task.when names files that say whether the final answer is right, task.where files that say which step is the first
+false one; several with commas between, one file can serve both. `glore score --help` has the formats.
+
+examples:
+  glore train --config=configs/traces_value.py --workdir=runs/values \\
+      --config.task.when=when.jsonl.gz --config.task.where=where.jsonl.gz
+  glore train --config=configs/traces_value.py --workdir=runs/mine --config.base.path=FOLDER \\
+      --config.task.when=mine.jsonl --config.task.where=mine.jsonl
+      from a base model of Hugging Face
+  glore score --model=runs/values/sorm --input=solutions.jsonl --output=values.jsonl
+      what they say about other solutions"""
 
 _CHECK = """\
 Says what a run would take, without running it: parameters, steps, tokens, rollouts and memory, from the problems, the
@@ -111,7 +130,7 @@ examples:
       a value model of a run, for token classification; value.surprise and prefix_lm must be off"""
 
 BENCHMARKS = ("processbench", "where", "when")  # evaluation/benchmarks.py has what each measures
-_CONFIGURED = ("run", "check")  # commands that take --config.KEY=VALUE
+_CONFIGURED = ("run", "train", "check")  # commands that take --config.KEY=VALUE
 _STATE_COLOURS = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red", "missing": "dim"}
 
 
@@ -131,10 +150,12 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(prog="glore", description=description, epilog=_EXAMPLES)
     made = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     run = made.add_parser("run", help="run the pipeline, or go on with it", description=_RUN)
-    run.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
-    run.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="where everything is written")
-    run.add_argument("--only", metavar="STAGE", help="run just this stage, again if it is done")
-    run.add_argument("--from", dest="start_from", metavar="STAGE", help="run this stage and all later ones again")
+    train = made.add_parser("train", help="the same; value models from judged solutions", description=_TRAIN)
+    for one in (run, train):
+        one.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
+        one.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="where everything is written")
+        one.add_argument("--only", metavar="STAGE", help="run just this stage, again if it is done")
+        one.add_argument("--from", dest="start_from", metavar="STAGE", help="run this stage and all later ones again")
     check = made.add_parser("check", help="say what a run would take, and what is wrong with it", description=_CHECK)
     check.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
     listing = made.add_parser("stages", help="list the stages of a work folder", description=_STAGES)
@@ -160,6 +181,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     convert.add_argument("target", type=Path, metavar="DST", help="folder to make")
     return parser, {
         "run": run,
+        "train": train,
         "check": check,
         "stages": listing,
         "report": report,
@@ -203,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         options, overrides = parse(sys.argv[1:] if argv is None else argv)
-        if options.command == "run":
+        if options.command in ("run", "train"):
             _run(options, overrides)
         elif options.command == "check":
             _check(options, overrides)

@@ -122,7 +122,7 @@ def run(
     *,
     only: str | None = None,
     start_from: str | None = None,
-    report: Callable[[Path], None] | None = None,
+    report: Callable[[Path], object] | None = None,
 ) -> None:
     """Runs every stage that is not done yet, in order.
 

@@ -56,7 +56,7 @@ def test_run_stages_report(tmp_path: Path, config: str, capsys: pytest.CaptureFi
     assert cli.main(["run", f"--config={config}", f"--workdir={workdir}", "--config.numbers.count=3"]) == 0
     assert capsys.readouterr().out.endswith("REPORT 5\n")
     assert json.loads((workdir / "config.json").read_text())["numbers"]["count"] == 3
-    assert cli.main(["run", "--config", config, "--workdir", str(workdir), "--config.numbers.count=3"]) == 0
+    assert cli.main(["train", "--config", config, "--workdir", str(workdir), "--config.numbers.count=3"]) == 0
     assert capsys.readouterr().out == "REPORT 5\n"
 
     (workdir / "total").rename(workdir / "total.partial")
@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["check"], ["stages"], ["report"], ["score"], ["evaluate"], ["convert"]]
+    "command", [[], ["run"], ["train"], ["check"], ["stages"], ["report"], ["score"], ["evaluate"], ["convert"]]
 )
 def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
@@ -130,6 +130,13 @@ def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixtu
     assert re.search(r"examples?:\n  glore ", out)
     if command:
         assert f"  glore {command[0]} " in out
+
+
+def test_train_is_run():
+    words = ["--config=C", "--workdir=W", "--only=orm", "--config.seed=1"]
+    (run, same), (train, overrides) = cli.parse(["run", *words]), cli.parse(["train", *words])
+    assert vars(train) == vars(run) | {"command": "train"}
+    assert overrides == same == ["--config.seed=1"]
 
 
 def test_options_of_score_and_evaluate():

@@ -45,7 +45,7 @@ def check_glore(words: list[str]) -> None:
     options, overrides = cli.parse(words)
     if options.command == "check":
         configuration.load(options.config, overrides)
-    if options.command == "run":
+    if options.command in ("run", "train"):
         config = configuration.load(options.config, overrides)
         names = {stage.name for stage in stages.of(config)}
         assert {options.only, options.start_from} - {None} <= names
@@ -80,7 +80,7 @@ def test_commands_in_running_text_exist(page: Path):
         if program == "make":
             check_make(words)
         elif not words[0].startswith("-"):
-            assert words[0] in ("run", "check", "stages", "report", "score", "evaluate", "convert"), command
+            assert words[0] in ("run", "train", "check", "stages", "report", "score", "evaluate", "convert"), command
 
 
 def test_the_readme_starts_with_the_two_commands():

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from glore_jax.decisions import best_threshold
 from glore_jax.errors import InputError
-from glore_jax.evaluation.predictions import DEV_TENTHS, Predicted, Questions, parts
+from glore_jax.evaluation.predictions import Predicted, Questions, parts, tuned_on
 from glore_jax.evaluation.statistics import (
     Auroc,
     Statistic,
@@ -64,8 +64,24 @@ class _Answers:
         )
 
 
-def measure(items: Sequence[Predicted]) -> dict[str, Any]:
+def tune(items: Sequence[Predicted]) -> float:
+    """The threshold of the best balanced accuracy, of the solutions whose answers are known."""
+    answers = _Answers.of([item for item in items if item.judged.right is not None])
+    return best_threshold(lambda limit: float(balanced(_hits(answers, limit).sum(axis=0))))
+
+
+def within(items: Sequence[Predicted]) -> dict[str, float | None]:
+    """AUROC within a question, with its 95 % interval, of solutions whose answers are known."""
+    answers = _Answers.of(items)
+    weights = resample_weights(range(answers.questions.count))
+    return dataclasses.asdict(estimate(Sums(_pairs(answers, answers.values)), weights))
+
+
+def measure(items: Sequence[Predicted], threshold: float | None = None) -> dict[str, Any]:
     """AUROCs and calibration over all solutions, and the accuracy at 0.5 and at the tuned threshold on one part.
+
+    Args:
+      threshold: where it was tuned on other questions; there is no dev part then, and all solutions are measured.
 
     Returns:
       `left_out` (solutions of which nobody knows whether the answer is right), `solutions`, `questions`, `rows` (one
@@ -79,14 +95,16 @@ def measure(items: Sequence[Predicted]) -> dict[str, Any]:
     if not known:
         raise InputError("of no solution is it known whether its answer is right; give a file that says so")
     answers = _Answers.of(known)
-    dev = parts(known, list(answers.right), ("right answers", "wrong ones"))
+    dev = np.zeros(len(known), bool)
+    if threshold is None:
+        dev = parts(known, list(answers.right), ("right answers", "wrong ones"))
+        threshold = tune([item for item, inside in zip(known, dev, strict=True) if inside])
     weights = resample_weights(range(answers.questions.count))
 
     def found(statistic: Statistic) -> dict[str, Any]:
         return dataclasses.asdict(estimate(statistic, weights))
 
     generators = [item.judged.generator or "not said" for item in known]
-    threshold = best_threshold(lambda limit: float(balanced(_hits(answers, limit)[dev].sum(axis=0))))
     limits = dict.fromkeys((PAPER_THRESHOLD, threshold))
     rest = {limit: answers.questions.sums(_hits(answers, limit) * ~dev[:, None]) for limit in limits}
     return {
@@ -192,10 +210,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table | Text]:
         halves = (figure(row[f"accuracy_{side}"]["value"]) for side in ("right", "wrong"))
         table.add_row(f"{row['threshold']:g}", *halves, figure(both["value"]), span(both["low"], both["high"]))
     yield table
-    yield Text(
-        f"Threshold {result['threshold']:g} is the best on {result['dev']} solutions, to {DEV_TENTHS} tenths of the "
-        f"questions; these accuracies are on the other {result['measured']}, at it and at {PAPER_THRESHOLD}."
-    )
+    yield Text(tuned_on(result, "the best balanced accuracy"))
     table = _table("Calibration, percent", "final value")
     for column in ("solutions", "mean value", "right"):
         table.add_column(column, justify="right", no_wrap=True)

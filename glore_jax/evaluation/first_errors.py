@@ -17,7 +17,7 @@ from rich.text import Text
 
 from glore_jax.decisions import best_threshold, first_below
 from glore_jax.errors import InputError
-from glore_jax.evaluation.predictions import DEV_TENTHS, Predicted, Questions, parts
+from glore_jax.evaluation.predictions import Predicted, Questions, parts, tuned_on
 from glore_jax.evaluation.statistics import Sums, estimate, harmonic, resample_weights
 from glore_jax.evaluation.tables import figure, span
 from glore_jax.evaluation.value_models import PAPER_THRESHOLD, location_sums
@@ -31,8 +31,11 @@ DEFINITIONS = {
 }
 
 
-def measure(items: Sequence[Predicted]) -> dict[str, Any]:
+def measure(items: Sequence[Predicted], threshold: float | None = None) -> dict[str, Any]:
     """Figures at 0.5 and at the tuned threshold, on the part that the latter was not tuned on.
+
+    Args:
+      threshold: where it was tuned on other questions; there is no dev part then, and all solutions are measured.
 
     Returns:
       `threshold` (tuned), `left_out` (solutions whose first error nobody judged), `dev` and `measured` (solutions
@@ -46,8 +49,10 @@ def measure(items: Sequence[Predicted]) -> dict[str, Any]:
     known = [item for item in items if item.judged.first_false is not None]
     if not known:
         raise InputError("no solution has a first false step, or -1 for none; give a file in which that is judged")
-    dev = parts(known, [item.judged.first_false != -1 for item in known], ("solutions with an error", "without"))
-    threshold = tune([item for item, inside in zip(known, dev, strict=True) if inside])
+    dev = np.zeros(len(known), bool)
+    if threshold is None:
+        dev = parts(known, [item.judged.first_false != -1 for item in known], ("solutions with an error", "without"))
+        threshold = tune([item for item, inside in zip(known, dev, strict=True) if inside])
     rest = [item for item, inside in zip(known, dev, strict=True) if not inside]
     questions = Questions.of(rest)
     weights = resample_weights(range(questions.count))
@@ -115,8 +120,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table | Text]:
         )
     yield table
     yield Text(
-        f"Threshold {result['threshold']:g} is the best F1 on {result['dev']} solutions, to {DEV_TENTHS} tenths of the "
-        f"questions; all figures are on the other {result['measured']}, at it and at {PAPER_THRESHOLD}.\n"
+        f"{tuned_on(result, 'the best F1')}\n"
         f"A step drawn at random is the first error in {figure(result['random_step'])} % of those with one."
     )
     if result["left_out"]:

@@ -7,13 +7,14 @@ hash puts there, so that no question is in both parts, and every file is cut the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from glore_jax.errors import InputError
+from glore_jax.evaluation.value_models import PAPER_THRESHOLD
 from glore_jax.records import Judged
 from glore_jax.tasks import rows
 from glore_jax.tasks.splits import same_question, tenth
@@ -104,6 +105,22 @@ def parts(items: Sequence[Predicted], truth: Sequence[bool], classes: tuple[str,
             f"measured {c} and {d}; each needs some of both, so give a larger file"
         )
     return dev
+
+
+def tuned_on(result: Mapping[str, Any], best: str) -> str:
+    """What a reader must know of a threshold: what it is best at, chosen on which solutions, measured on which.
+
+    Args:
+      result: with `threshold`, `dev` and `measured` (solutions of the two parts); dev is 0 where the threshold was
+        tuned on other questions.
+    """
+    limit, where = f"Threshold {result['threshold']:g}", f"at it and at {PAPER_THRESHOLD}"
+    if not result["dev"]:
+        return f"{limit} gave {best} on dev; these figures are on {result['measured']} solutions, {where}."
+    return (
+        f"{limit} is {best} on {result['dev']} solutions, to {DEV_TENTHS} tenths of the questions; these figures are "
+        f"on the other {result['measured']}, {where}."
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,6 +99,17 @@ def propagate(labels: Sequence[int]) -> list[int]:
     return [1 if i <= last else label for i, label in enumerate(labels)]
 
 
+def from_first_false(first_false: int | None, steps: int) -> tuple[int, ...]:
+    """Labels of a solution that somebody judged: what comes before its first false step is right, the rest wrong.
+
+    >>> from_first_false(1, 3), from_first_false(-1, 2), from_first_false(None, 2)
+    ((1, 0, 0), (1, 1), (-1, -1))
+    """
+    if first_false is None:
+        return (-1,) * steps
+    return tuple(int(first_false < 0 or i < first_false) for i in range(steps))
+
+
 def balance(labels: Sequence[StepLabels], seed: int) -> list[StepLabels]:
     """Equal numbers of positive and negative labels at each prefix length; the rest become -1.
 
@@ -161,7 +172,7 @@ def agreement(labels: Sequence[StepLabels], first_false: Mapping[str, int]) -> l
     out = []
     for entry in labels:
         false = first_false[entry.trace_id]
-        truth = [int(false < 0 or i < false) for i in range(len(entry.labels))]
+        truth = from_first_false(false, len(entry.labels))
         kept = [(x, t) for x, t in zip(entry.labels, truth, strict=True) if x >= 0]
         out.append((sum(x == t for x, t in kept), len(kept)))
     return out

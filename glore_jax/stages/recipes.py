@@ -8,7 +8,8 @@ from glore_jax import tasks
 from glore_jax.configuration import nearest
 from glore_jax.errors import InputError
 from glore_jax.pipeline import Stage
-from glore_jax.stages import making_base, reports, rewriters, students, taking_base, verifiers, walk
+from glore_jax.stages import judged_traces, making_base, reports, rewriters, students, taking_base, verifiers, walk
+from glore_jax.tasks import judged
 
 _VALUES = ("orm", "orm_balanced", "sorm")
 _REWRITERS = ("global_refiner", "local_refiner", "value_refiner")
@@ -126,7 +127,43 @@ BASE: tuple[Stage, ...] = (
     ),
 )
 
-_RECIPES = {"glore": GLORE, "base": BASE}
+TRACES_VALUE: tuple[Stage, ...] = (
+    Stage(
+        "problems",
+        (),
+        judged_traces.problems,
+        "read the judged solutions and split their questions",
+        ("task",),
+        outside=lambda config: judged.files_of(config.task),
+    ),
+    Stage(
+        "base",
+        ("problems",),
+        judged_traces.base,
+        "take the base model, or make one of the good solutions of train",
+        ("base", "vocabulary", "model", "pretrain", "train_dtype", "value.init"),
+        outside=judged_traces.base_files,
+    ),
+    Stage("traces", ("problems", "base"), judged_traces.traces, "final labels of train", ()),
+    Stage("labels", ("problems", "base"), judged_traces.labels, "step labels of train", ("labels",)),
+    *(
+        Stage(
+            name,
+            ("problems", "base", source),
+            run,
+            f"train the {title}",
+            ("value", name, "train_dtype"),
+        )
+        for name, source, run, title in (
+            ("orm", "traces", verifiers.orm, "outcome reward model"),
+            ("sorm", "labels", verifiers.sorm, "stepwise outcome reward model"),
+        )
+    ),
+    Stage("values", ("problems", "base", "orm", "sorm"), judged_traces.values, "read values on dev and test", ()),
+    Stage(reports.MEASURES, ("problems", "values"), judged_traces.measures, "measure on test", ()),
+)
+
+_RECIPES = {"glore": GLORE, "base": BASE, "traces_value": TRACES_VALUE}
 
 
 def of(config: Any) -> tuple[Stage, ...]:

@@ -8,12 +8,13 @@ from typing import Any
 
 from glore_jax import files, workfolder
 from glore_jax.errors import InputError
-from glore_jax.evaluation import page, pooling, tables
+from glore_jax.evaluation import judged_values, page, pooling, tables
 from glore_jax.evaluation.runs import Run
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Case
 from glore_jax.stages import artifacts
 
+MEASURES = "measures"  # the last stage of the recipe traces_value
 TRAINED = (
     "sft",
     "expert_iteration",
@@ -29,6 +30,8 @@ TRAINED = (
 def _read(workdir: Path) -> Run:
     """A finished run, from its work folder."""
     config = workfolder.read_config(workdir)
+    if config.get("recipe") != "glore":
+        raise InputError(f"{workdir}: a run of the recipe {config.get('recipe')}; only runs of glore can be pooled")
     missing = [name for name in ("test", "tuning", "labels", *TRAINED) if not (workdir / name).is_dir()]
     if missing:
         raise InputError(f"{workdir}: the stages {', '.join(missing)} are not done; finish it with `glore run`")
@@ -56,12 +59,18 @@ def stage(context: StageContext) -> dict[str, Any]:
     return {"problems": len(run.cases)}
 
 
-def print_report(workdir: Path) -> None:
-    """Prints the table of a finished run and where its page lies."""
-    path = workdir / "report" / "metrics.json"
-    if path.exists():  # the base recipe has no report
+def print_report(workdir: Path) -> bool:
+    """Prints the tables of a finished run and where they lie; False where there are none (the recipe base)."""
+    path, measures = (workdir / name / "metrics.json" for name in ("report", MEASURES))
+    if path.exists():
         tables.print_report(files.read_json(path))
         print(f"\nThe page: {path.with_name('index.html').resolve()}")
+    elif measures.exists():
+        console = tables.wide_console()
+        for part in judged_values.tables(files.read_json(measures)):
+            console.print(part)
+        print(f"\nThe figures: {measures.resolve()}")
+    return path.exists() or measures.exists()
 
 
 def report(folders: Sequence[Path], output: Path | None = None) -> None:
@@ -71,9 +80,8 @@ def report(folders: Sequence[Path], output: Path | None = None) -> None:
       InputError: a run is not finished.
     """
     if len(folders) == 1 and output is None:
-        if not (Path(folders[0]) / "report" / "metrics.json").exists():
+        if not print_report(Path(folders[0])):
             raise InputError(f"{folders[0]}: holds no report; finish the run with `glore run`")
-        print_report(Path(folders[0]))
         return
     runs = [_read(Path(folder)) for folder in folders]
     pooled = pooling.pool(runs)

@@ -44,10 +44,7 @@ def score(model: Path, source: Path, output: Path, threshold: float, tokenizer: 
     readings = read_with(read_tokenizer(model, tokenizer), solutions, decoder.config.vocab_size)
     with progress.track(len(readings), "solutions", "score") as bar:
         values = reward_models.values(decoder, params, readings, bar.advance)
-    rows = [
-        Scored(judged.id, found, decisions.first_below(found, threshold), found[-1])
-        for judged, found in zip(solutions, values, strict=True)
-    ]
+    rows = scored(solutions, values, threshold)
     if output.suffix == ".parquet":
         files.write_table(output, rows, Scored)
     else:
@@ -92,8 +89,21 @@ def read_tokenizer(model: Path, given: Path | None) -> Tokenizer:
     raise InputError(f"{model}: no tokenizer there, nor in {base}; name its folder or file with --tokenizer=")
 
 
+def scored(solutions: Sequence[Judged], values: Sequence[tuple[float, ...]], threshold: float) -> list[Scored]:
+    """What the values say: a step of a lower value than the threshold is an error."""
+    return [
+        Scored(judged.id, found, decisions.first_below(found, threshold), found[-1])
+        for judged, found in zip(solutions, values, strict=True)
+    ]
+
+
+def lines(judged: Judged) -> list[str]:
+    """The steps, a line each: white space within a step, line ends too, becomes one blank."""
+    return [" ".join(step.split()) for step in judged.steps]
+
+
 def read_with(tokenizer: Tokenizer, solutions: Sequence[Judged], rows: int) -> list[Reading]:
-    """Solutions as the model reads them, a step a line: white space within a step, line ends too, becomes one blank.
+    """Solutions as the model reads them, a step a line.
 
     Args:
       rows: of the model's embedding.
@@ -103,8 +113,7 @@ def read_with(tokenizer: Tokenizer, solutions: Sequence[Judged], rows: int) -> l
     """
     readings = []
     for judged in solutions:
-        steps = [" ".join(step.split()) for step in judged.steps]
-        readings.append(Reading.of(tokenizer, judged.question, *formats.encode_solution(tokenizer, steps)))
+        readings.append(Reading.of(tokenizer, judged.question, *formats.encode_solution(tokenizer, lines(judged))))
         if (last := max(readings[-1].tokens)) >= rows:
             raise InputError(
                 f"the tokenizer writes token {last}, and the model knows {rows}; give the model's own with --tokenizer="

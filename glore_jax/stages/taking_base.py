@@ -57,12 +57,17 @@ def base(context: StageContext) -> dict[str, Any]:
     tokenizer = tokenizer_of(context.config)
     rows = [problem for split in artifacts.SPLITS for problem in artifacts.read_problems(context, split)]
     longest = check_questions(context.config.sampling, tokenizer, rows)
+    return take(context, tokenizer) | {"longest_question": longest}
+
+
+def take(context: StageContext, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Writes the model and its tokenizer into the stage's folder; returns counts."""
     params, config = _load(folder_of(context.config), tokenizer)
     dtypes = {str(x.dtype) for x in jax.tree.leaves(params)}
     artifacts.write_model(context.folder, params, config, dtypes.pop() if len(dtypes) == 1 else "float32")
     tokenizer.save(context.folder)
     numbers = sum(x.size for x in jax.tree.leaves(params))
-    return {"parameters": numbers, "vocabulary": tokenizer.vocab_size, "longest_question": longest}
+    return {"parameters": numbers, "vocabulary": tokenizer.vocab_size}
 
 
 def check_questions(sampling: Any, tokenizer: Tokenizer, rows: list[Problem]) -> int:

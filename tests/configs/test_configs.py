@@ -18,6 +18,7 @@ VARIANTS = {
     "arithmetic_base.py": ("smoke",),
     "gsm8k_tiny.py": (),
     "jsonl.py": ("smoke",),
+    "traces_value.py": ("smoke",),
     **dict.fromkeys(golden.PUBLISHED, ("lora",)),
 }
 SPECS = [f"{name}{variant}" for name, rest in VARIANTS.items() for variant in ("", *(f":{v}" for v in rest))]
