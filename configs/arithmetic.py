@@ -51,9 +51,9 @@ def get_config(variant: str = "") -> ConfigDict:
             "task": {
                 "name": "arithmetic",
                 "seed": 0,
-                "train": 1200,  # problems
-                "dev": 300,
-                "test": 500,
+                "train": 1100,  # problems
+                "dev": 250,
+                "test": 400,
                 "step_weights": (0.03, 0.03, 0.05, 0.2, 0.75, 2.3, 1.1),  # relative frequency of 2, 3, ... 8 steps
             },
             "base": {
