@@ -75,8 +75,8 @@ def base(context: StageContext) -> dict[str, Any]:
     config = DecoderConfig(vocab_size=tokenizer.vocab_size, **c.model.to_dict(), dtype=c.train_dtype)
     model = Decoder(config)
     params = {"decoder": base_model.init(model, context.seed)}
-    trained, counts = artifacts.train(context, model, params, losses.language, examples, c.pretrain.train)
-    artifacts.write_trained(context, trained, config)
+    trained, counts = artifacts.train(context, model, params, losses.language, examples, c.pretrain.train, tokenizer)
+    artifacts.write_trained(context.folder, trained, config)
     tokenizer.save(context.folder)
     return counts | {"vocabulary": tokenizer.vocab_size}
 
