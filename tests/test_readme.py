@@ -107,6 +107,25 @@ def test_the_example_of_the_task_is_what_is_generated():
     assert f"There are {phrases.count()} sentence patterns" in text
 
 
+def claims_of(page: Path) -> dict[str, str]:
+    """What a page of `docs/results/` says of each claim, by the claim's name: "VALUE (LOW to HIGH) VERDICT"."""
+    line = re.compile(r"^- \d\. (?!beside)(.+): (\S+) (?:points|%) \((.+); bound \S+\): (.+)$", re.MULTILINE)
+    found = line.findall(page.read_text(encoding="utf-8"))
+    return {name: f"{value} ({span}) {verdict}" for name, value, span, verdict in found}
+
+
+def test_the_table_of_claims_is_that_of_the_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
+    rows = re.findall(
+        r"^\| (.+) \| (.+) \| (.+) \|$", block.replace(", open", " (interval includes the bound)"), re.MULTILINE
+    )
+    pages = ROOT / "docs" / "results"
+    full, default = claims_of(pages / "full.md"), claims_of(pages / "default.md")
+    assert len(full) == 15
+    assert {name: cells for name, *cells in rows[2:]} == {name: [full[name], default[name]] for name in full}
+
+
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path):
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
