@@ -19,6 +19,7 @@ epochs and learning rates to what the model takes then; model, vocabulary and pr
 from typing import Any
 
 from arithmetic import training
+from arithmetic_base import get_config as base_config
 from ml_collections import ConfigDict
 
 from glore_jax.errors import InputError
@@ -41,16 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "marks": "tokens",
             },
             "vocabulary": 1024,  # of the tokenizer that is made
-            "model": {
-                "d_model": 64,
-                "num_layers": 4,
-                "num_heads": 4,
-                "num_kv_heads": 2,
-                "head_dim": 32,
-                "d_ff": 192,
-                "rope_theta": 100_000.0,
-                "prefix_lm": True,  # the question is read in both directions; False: causally
-            },
+            "model": base_config().model,  # of the shape of the base model of the embedded task
             "pretrain": {"train": training(epochs=0.5, rows=8, row_length=512)},
             "train_dtype": "bfloat16",
             "value": {

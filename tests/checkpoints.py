@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from glore_jax.models import tensors
+
 SIZES = {
     "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
     "intermediate_size": 48, "head_dim": 8, "rms_norm_eps": 1e-5, "max_position_embeddings": 128,
@@ -116,3 +118,12 @@ def padded(rows: list[list[int]]) -> np.ndarray:
     """Rows [B, T] of one length, padded at their ends with 0."""
     longest = max(map(len, rows))
     return np.asarray([row + [0] * (longest - len(row)) for row in rows], np.int32)
+
+
+def bits(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Every tensor of a folder: its type, shape and bytes."""
+    found = {}
+    for name, where in tensors.find(folder).items():
+        array, _ = tensors.read(where, [slice(None)] * len(where.shape), tensors.DTYPES[where.dtype])
+        found[name] = where.dtype, where.shape, array.tobytes()
+    return found

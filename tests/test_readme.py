@@ -124,6 +124,10 @@ def test_the_table_of_claims_is_that_of_the_results():
     full, default = claims_of(pages / "full.md"), claims_of(pages / "default.md")
     assert len(full) == 15
     assert {name: cells for name, *cells in rows[2:]} == {name: [full[name], default[name]] for name in full}
+    # What the text beside the table says stands in one of the pages too, whatever it says it of.
+    told = " ".join((pages / name).read_text(encoding="utf-8") for name in ("full.md", "default.md"))
+    text = block[block.rindex(rows[-1][-1]) :]
+    assert {number for number in re.findall(r"\d+\.\d", text) if number not in re.findall(r"\d+\.\d", told)} == set()
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)

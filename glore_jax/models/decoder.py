@@ -159,20 +159,21 @@ class Attention(nn.Module):
         if c.qk_norm:
             q, k = _norm(c, "q_norm")(q), _norm(c, "k_norm")(k)
         q = self._rotate(q, positions_BxT)
-        k_BxKxSxH = self._rotate(k, positions_BxT).transpose(0, 2, 1, 3)
+        k_BxKxHxS = self._rotate(k, positions_BxT).transpose(0, 2, 3, 1)
         v_BxKxSxH = v.transpose(0, 2, 1, 3)
         if layer_cache is not None:
             zero = jnp.zeros((), jnp.int32)
-            start = (zero, zero, column, zero)
-            k_BxKxSxH = jax.lax.dynamic_update_slice(layer_cache["k"], k_BxKxSxH.astype(layer_cache["k"].dtype), start)
-            v_BxKxSxH = jax.lax.dynamic_update_slice(layer_cache["v"], v_BxKxSxH.astype(layer_cache["v"].dtype), start)
-            layer_cache = {"k": k_BxKxSxH, "v": v_BxKxSxH}
+            k_start, v_start = (zero, zero, zero, column), (zero, zero, column, zero)
+            k_new, v_new = (x.astype(layer_cache["k"].dtype) for x in (k_BxKxHxS, v_BxKxSxH))
+            k_BxKxHxS = jax.lax.dynamic_update_slice(layer_cache["k"], k_new, k_start)
+            v_BxKxSxH = jax.lax.dynamic_update_slice(layer_cache["v"], v_new, v_start)
+            layer_cache = {"k": k_BxKxHxS, "v": v_BxKxSxH}
 
         group = c.num_heads // c.num_kv_heads
         q_BxKxGxTxH = q.reshape(B, T, c.num_kv_heads, group, c.head_dim).transpose(0, 2, 3, 1, 4)
         q_BxKxGTxH = q_BxKxGxTxH.reshape(B, c.num_kv_heads, group * T, c.head_dim)
         scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
-        scores = jnp.einsum("bkth,bksh->bkts", q_BxKxGTxH * scale, k_BxKxSxH.astype(dtype))
+        scores = jnp.einsum("bkth,bkhs->bkts", q_BxKxGTxH * scale, k_BxKxHxS.astype(dtype))
         scores = soft_cap(scores.reshape(B, c.num_kv_heads, group, T, -1).astype(jnp.float32), c.attention_soft_cap)
         scores = jnp.where(mask_BxTxS[:, None, None, :, :], scores, -1e9)
         weights = jax.nn.softmax(scores, axis=-1).astype(dtype).reshape(B, c.num_kv_heads, group * T, -1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from glore_jax.errors import InputError
 from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
-from glore_jax.sampling import decode
+from glore_jax.sampling import decode, passes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Request:
       source: index of the source it continues.
       length: how many tokens of the source are kept (at least one).
       temperature: 0 is greedy.
+      limit: how many tokens it may write; `max_new_tokens` of the settings if None.
     """
 
     id: str
     source: int
     length: int
     temperature: float = 0.0
+    limit: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,49 +94,40 @@ class Engine:
           prompts: how many tokens of each source were given to the model, not written by it; all if None.
 
         Raises:
-          InputError: a source longer than the largest bucket (named by the request that asks for it).
+          InputError: a prefix longer than the largest bucket, or a limit that is not from 1 to `max_new_tokens`.
         """
         completions: dict[int, Completion] = {}
         prompts = [len(source) for source in sources] if prompts is None else prompts
-        for bucket, members in self._passes(sources, requests):
-            shapes = decode.Shapes(
-                self.settings.slots,
-                self.settings.sources,
-                bucket,
-                self.settings.max_new_tokens,
-                self.settings.chunk,
-                self.eos,
-                self.pad,
-            )
-            _Pass(self, shapes, sources, prompts, requests, members, key, advance).run(completions)
+        s = self.settings
+        limits = [self._limit(request) for request in requests]
+        lengths = [request.length for request in requests]
+        for group in passes.plan(lengths, limits, s.buckets, s.max_new_tokens, s.slots, self.mesh.size):
+            sizes = group.slots, s.sources, group.prefix_columns, group.ring
+            shapes = decode.Shapes(*sizes, s.chunk, self.eos, self.pad)
+            _Pass(self, shapes, sources, prompts, requests, limits, group.members, key, advance).run(completions)
         return [completions[i] for i in range(len(requests))]
 
-    def _passes(self, sources: Sequence[Sequence[int]], requests: Sequence[Request]) -> Iterator[tuple[int, list[int]]]:
-        """Requests by prefix bucket; what would not fill the slots joins the next bucket that has any."""
-        buckets = sorted(self.settings.buckets)
-        by_bucket: dict[int, list[int]] = {}
-        for i, request in enumerate(requests):
-            need = len(sources[request.source])
-            bucket = next((b for b in buckets if b >= need), None)
-            if bucket is None:
-                raise InputError(
-                    f"request {request.id}: its source has {need} tokens, more than the largest bucket "
-                    f"{buckets[-1]}; raise sampling.buckets or shorten the question"
-                )
-            by_bucket.setdefault(bucket, []).append(i)
-        waiting: list[int] = []
-        for bucket, members in sorted(by_bucket.items()):
-            waiting += members
-            if len(waiting) >= 2 * self.settings.slots or bucket == max(by_bucket):
-                yield bucket, waiting
-                waiting = []
+    def _limit(self, request: Request) -> int:
+        """How many tokens a request may write, if it can be sampled at all."""
+        largest, most = max(self.settings.buckets), self.settings.max_new_tokens
+        if request.length > largest:
+            raise InputError(
+                f"request {request.id}: its source has {request.length} tokens, more than the largest bucket "
+                f"{largest}; raise sampling.buckets or shorten the question"
+            )
+        limit = most if request.limit is None else request.limit
+        if not 0 < limit <= most:
+            raise InputError(
+                f"request {request.id}: it may write {limit} tokens; expected 1 to sampling.max_new_tokens={most}"
+            )
+        return limit
 
 
 class _Pass:
-    """The requests of one bucket: refill, decode a chunk, harvest, until none is left."""
+    """The requests that share their shapes: refill, decode a chunk, harvest, until none is left."""
 
-    def __init__(self, engine, shapes, sources, prompts, requests, members, key, advance):
-        self.engine, self.shapes, self.requests = engine, shapes, requests
+    def __init__(self, engine, shapes, sources, prompts, requests, limits, members, key, advance):
+        self.engine, self.shapes, self.requests, self.limits = engine, shapes, requests, limits
         self.sources, self.prompts = sources, prompts
         self.key, self.advance = key, advance
         members = sorted(members, key=lambda i: requests[i].source)  # requests of one source lie together
@@ -176,7 +169,7 @@ class _Pass:
             request["source"][slot] = self.pool[r.source]
             request["prefix"][slot] = r.length - 1
             request["token"][slot] = self.sources[r.source][r.length - 1]
-            request["limit"][slot] = self.shapes.ring
+            request["limit"][slot] = self.limits[i]
             request["temperature"][slot] = r.temperature
             request["name"][slot] = name_words(r.id)
         return decode.insert(slots, self.prefilled, rules.shard_batch(request, self.engine.mesh)), free
@@ -193,8 +186,9 @@ class _Pass:
         tokens = np.full((self.shapes.sources, self.shapes.prefix_columns), self.shapes.pad, np.int32)
         length, prompt = (np.zeros(self.shapes.sources, np.int32) for _ in range(2))
         for row, source in enumerate(chosen):
-            tokens[row, : len(self.sources[source])] = self.sources[source]
-            length[row] = len(self.sources[source])
+            kept = self.sources[source][: self.shapes.prefix_columns]  # no request of this pass continues more of it
+            tokens[row, : len(kept)] = kept
+            length[row] = len(kept)
             prompt[row] = self.prompts[source]
         batch = rules.shard_batch((tokens, length, prompt), self.engine.mesh)
         prefilled = decode.prefill(self.engine.model, self.shapes, self.engine.params, *batch)
@@ -211,7 +205,7 @@ class _Pass:
         for slot in done:
             row = written[slot]
             ends = np.flatnonzero(row == self.shapes.eos)
-            size = int(ends[0]) + 1 if len(ends) else self.shapes.ring
+            size = int(ends[0]) + 1 if len(ends) else self.limits[self.owner[slot]]
             completions[self.owner[slot]] = Completion(
                 tuple(int(t) for t in row[:size]), bool(len(ends)), float(logprob[slot])
             )

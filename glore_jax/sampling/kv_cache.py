@@ -18,25 +18,25 @@ from glore_jax.models.decoder import Cache, DecoderConfig
 
 
 def zeros(config: DecoderConfig, rows: int, columns: int) -> Cache:
-    """An empty cache: for each layer `k` and `v` of shape [rows, K, columns, H]."""
-    shape = (rows, config.num_kv_heads, columns, config.head_dim)
-    dtype = jnp.dtype(config.dtype)
-    return [{"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)} for _ in range(config.num_layers)]
+    """An empty cache: for each layer `k` of shape [rows, K, H, columns] and `v` of shape [rows, K, columns, H]."""
+    K, H, dtype = config.num_kv_heads, config.head_dim, jnp.dtype(config.dtype)
+    shapes = {"k": (rows, K, H, columns), "v": (rows, K, columns, H)}
+    return [{name: jnp.zeros(shape, dtype) for name, shape in shapes.items()} for _ in range(config.num_layers)]
 
 
 def insert(cache: Cache, prefilled: Cache, source_B: jax.Array, fill_B: jax.Array) -> Cache:
-    """Copies prefilled sources [P, K, prefix columns, H] into the prefix columns of some slots.
+    """Copies prefilled sources, of P rows and the prefix columns alone, into the prefix columns of some slots.
 
     Args:
       source_B: which source each slot takes.
       fill_B: bool, which slots take one; the others keep what they have.
     """
 
-    def put(slots_BxKxSxH: jax.Array, sources_PxKxSxH: jax.Array) -> jax.Array:
-        columns = sources_PxKxSxH.shape[2]
-        taken = jnp.take(sources_PxKxSxH, source_B, axis=0)
-        kept = slots_BxKxSxH[:, :, :columns]
-        return slots_BxKxSxH.at[:, :, :columns].set(jnp.where(fill_B[:, None, None, None], taken, kept))
+    def put(slots: jax.Array, sources: jax.Array) -> jax.Array:
+        prefix = tuple(slice(0, size) for size in sources.shape[1:])  # the columns are the last axis or that before it
+        kept = slots[:, *prefix]
+        taken = jnp.where(fill_B[:, None, None, None], jnp.take(sources, source_B, axis=0), kept)
+        return slots.at[:, *prefix].set(taken)
 
     return jax.tree.map(put, cache, prefilled)
 

@@ -30,17 +30,19 @@ def verifying_traces(
     """`count` rollouts from each prefix P_1 .. P_(L-1) of every trace.
 
     P_0 needs none (the student's other traces of the question are its rollouts), nor does P_L (the
-    trace is over). Rollout k of prefix i of a trace is the same whatever else is sampled with it.
+    trace is over). Prefix and rollout together are as long as a solution may be. Rollout k of prefix i of
+    a trace is the same whatever else is sampled with it.
     """
     sources, prompts, requests, places = [], [], [], []
     for trace in traces:
         if trace.num_steps < 2:
             continue
         prompt = formats.encode_prompt(tokenizer, problems[trace.problem_id].question)
-        for i in range(1, trace.num_steps):
+        for i, written in enumerate(trace.step_ends[:-1], 1):
+            left = engine.settings.max_new_tokens - written
             for k in range(count):
-                length = len(prompt) + trace.step_ends[i - 1]
-                requests.append(Request(f"{trace.id}/{i}/{k}", len(sources), length, temperature))
+                name = f"{trace.id}/{i}/{k}"
+                requests.append(Request(name, len(sources), len(prompt) + written, temperature, left))
                 places.append((trace, i, k))
         prompts.append(len(prompt))
         sources.append([*prompt, *trace.tokens[: trace.step_ends[-2]]])

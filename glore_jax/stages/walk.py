@@ -27,17 +27,25 @@ class _Walk:
         self.tokenizer = artifacts.read_tokenizer(context)
         self.oracle = tasks.oracle(context.config.task.name)
         self.values = {name: artifacts.read_model(context.input(name), "float32") for name in VALUE_MODELS}
+        # Samples and rewrites are often what was read before; reading it once also makes them equal to the last bit.
+        self.scored: dict[str, dict[Any, tuple[float, ...]]] = {name: {} for name in VALUE_MODELS}
+        self.rewritten: dict[Any, Solution] = {}
 
     def candidates(self, found: Sequence[Solution], scorers: Sequence[str]) -> list[Candidate]:
         """Judged by the oracle and scored by the value models that are named."""
-        scored = {name: reward_models.score(*self.values[name], self.tokenizer, self.by_id, found) for name in scorers}
+        names = [(s.problem_id, s.tokens) for s in found]
+        for scorer in scorers:
+            known = self.scored[scorer]
+            new = {name: s for name, s in zip(names, found, strict=True) if name not in known}
+            values = reward_models.score(*self.values[scorer], self.tokenizer, self.by_id, list(new.values()))
+            known |= zip(new, values, strict=True)
         return [
             Candidate(
                 s,
                 None if self.oracle is None else self.oracle(self.by_id[s.problem_id].facts, s.steps),
-                {name: scored[name][n] for name in scorers},
+                {scorer: self.scored[scorer][name] for scorer in scorers},
             )
-            for n, s in enumerate(found)
+            for name, s in zip(names, found, strict=True)
         ]
 
     def sample(self, stage: str, count: int, temperature: float, label: str, scored: int) -> list[Candidate]:
@@ -63,11 +71,13 @@ class _Walk:
         fits = [n for n, source in enumerate(sources) if len(source) <= max(self.context.config.sampling.buckets)]
         if len(fits) < len(sources):
             self.context.log(f"{label}: {len(sources) - len(fits)} drafts stand, being longer than sampling.buckets")
-        problems, sources = [self.problems[n] for n in fits], [sources[n] for n in fits]
-        with self.context.progress(len(sources), "solutions", label) as bar:
-            meter = artifacts.Meter(bar)
-            found = solutions.complete(engine, self.tokenizer, problems, sources, self.context.key(label), meter)
-        made = dict(zip(fits, self.candidates(found, REWRITE_SCORERS), strict=True))
+        names = {n: (refiner, self.problems[n].id, *sources[n]) for n in fits}
+        new = [n for n in fits if names[n] not in self.rewritten]
+        with self.context.progress(len(new), "solutions", label) as bar:
+            work = [self.problems[n] for n in new], [sources[n] for n in new], self.context.key(label)
+            found = solutions.complete(engine, self.tokenizer, *work, artifacts.Meter(bar))
+        self.rewritten |= {names[n]: solution for n, solution in zip(new, found, strict=True)}
+        made = dict(zip(fits, self.candidates([self.rewritten[names[n]] for n in fits], REWRITE_SCORERS), strict=True))
         return [made.get(n, draft) for n, draft in enumerate(drafts)]
 
     def errors_of_oracle(self, drafts: Sequence[Candidate], located: Sequence[int]) -> list[int]:

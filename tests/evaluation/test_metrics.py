@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -91,6 +92,16 @@ def test_step_accuracy_is_balanced_over_classes(candidate, case, thresholds):
     assert rows["sorm_step_accuracy"]["value"] == 1.0
     assert rows["sorm_minus_orm_step_accuracy"]["value"] == pytest.approx(1 - 17 / 24)
     assert "orm_balanced_step_accuracy_tuned" not in rows  # no threshold was given for it
+
+
+def test_samples_that_no_value_model_read_are_left_out_of_its_figures(candidate, case, thresholds):
+    right, wrong, unread = candidate(1, orm=(0.6,)), candidate(2, 0, orm=(0.7,)), candidate(2, 0)
+    unread = dataclasses.replace(unread, values={})
+    rows = rows_of([case(right, samples=[wrong, wrong, wrong, unread]), case(right, samples=[right] * 4)], thresholds)
+    # The two drafts and four samples are right and called so; the three wrong samples are called right too.
+    assert (rows["orm_final_accuracy_all"]["count"], rows["orm_final_accuracy_all"]["denominator"]) == (6, 9)
+    assert rows["orm_final_auroc_within"]["value"] == 0  # the right draft is below each wrong sample
+    assert rows["student_pass_at_1"]["value"] == pytest.approx((0 + 1) / 2)  # of all samples
 
 
 def test_final_accuracy_and_auroc(candidate, case, thresholds):

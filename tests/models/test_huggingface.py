@@ -26,15 +26,6 @@ from glore_jax.parallel import mesh as meshes
 BFLOAT16 = np.dtype(jnp.bfloat16)
 
 
-def bits(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """Every tensor of a folder: its type, shape and bytes."""
-    found = {}
-    for name, where in tensors.find(folder).items():
-        array, _ = tensors.read(where, [slice(None)] * len(where.shape), tensors.DTYPES[where.dtype])
-        found[name] = where.dtype, where.shape, array.tobytes()
-    return found
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def call(model: Any, params: Any, tokens_BxT: Any) -> jax.Array:
     return model.apply({"params": params}, tokens_BxT)
@@ -52,7 +43,7 @@ def test_tensors_come_back_bit_by_bit(family: str, tmp_path: Path):
     given = checkpoints.write(tmp_path / "given", checkpoints.config(family))
     model, params = huggingface.load(given)
     huggingface.save(model, params, tmp_path / "made")
-    assert bits(tmp_path / "made") == bits(given)
+    assert checkpoints.bits(tmp_path / "made") == checkpoints.bits(given)
     again, _ = huggingface.load(tmp_path / "made")
     assert again == model
     assert [p.name for p in tmp_path.iterdir() if p.name not in ("given", "made")] == []
@@ -66,7 +57,7 @@ def test_half_precision_stays_or_is_widened(dtype: Any, tmp_path: Path):
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype(dtype)}
     assert model.decoder.config.dtype == np.dtype(dtype).name
     huggingface.save(model, params, tmp_path / "made")
-    assert bits(tmp_path / "made") == bits(given)
+    assert checkpoints.bits(tmp_path / "made") == checkpoints.bits(given)
     wide, widened = huggingface.load(given, dtype="float32")
     assert wide.decoder.config.dtype == "float32"
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.astype(jnp.float32), b), params, widened)
@@ -83,7 +74,7 @@ def test_shards_are_written_and_read(tmp_path: Path):
     names = sorted(p.name for p in (tmp_path / "made").glob("*.safetensors"))
     assert len(names) > 2 and names[0] == f"model-00001-of-{len(names):05}.safetensors"
     assert all(p.stat().st_size < 22_000 for p in (tmp_path / "made").glob("*.safetensors"))
-    assert bits(tmp_path / "made") == bits(tmp_path / "given")
+    assert checkpoints.bits(tmp_path / "made") == checkpoints.bits(tmp_path / "given")
     again, found = huggingface.load(tmp_path / "made")
     assert again == model
     jax.tree.map(np.testing.assert_array_equal, found, params)

@@ -43,12 +43,12 @@ def test_visible_is_what_a_written_log_says():
 def test_a_prefix_goes_to_the_slots_that_are_filled_alone():
     def filled(rows: int, columns: int, value: float) -> kv_cache.Cache:
         numbers = value + jnp.arange(rows, dtype=jnp.float32)[:, None, None, None]
-        return [{"k": jnp.broadcast_to(numbers, (rows, 2, columns, 1)), "v": jnp.full((rows, 2, columns, 1), value)}]
+        return [{"k": jnp.broadcast_to(numbers, (rows, 2, 1, columns)), "v": jnp.full((rows, 2, columns, 1), value)}]
 
     cache = kv_cache.insert(
         filled(3, 5, 10.0), filled(2, 3, 90.0), jnp.array([1, 0, 0]), jnp.array([True, False, True])
     )
-    np.testing.assert_array_equal(cache[0]["k"][:, 0, :, 0], [[91, 91, 91, 10, 10], [11] * 5, [90, 90, 90, 12, 12]])
+    np.testing.assert_array_equal(cache[0]["k"][:, 0, 0], [[91, 91, 91, 10, 10], [11] * 5, [90, 90, 90, 12, 12]])
     np.testing.assert_array_equal(cache[0]["v"][:, 1, :, 0], [[90, 90, 90, 10, 10], [10] * 5, [90, 90, 90, 10, 10]])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -192,6 +193,29 @@ def test_a_source_that_is_too_long_names_its_request():
         InputError, match=r"request q1/0: its source has 13 tokens, .*bucket 12; raise sampling\.buckets"
     ):
         tiny.engine().generate(sources, make_requests(sources, 1), KEY)
+
+
+def test_a_request_writes_no_more_than_its_limit(forty):
+    sources, requests, expected = forty
+    limited = [dataclasses.replace(r, limit=1 + n % MOST) for n, r in enumerate(requests)]
+    found = tiny.engine().generate(sources, limited, KEY)
+    assert [c.tokens for c in found] == [c.tokens[: 1 + n % MOST] for n, c in enumerate(expected)]
+    assert [c.finished for c in found] == [c.tokens[-1] == tiny.EOS for c in found]
+    assert any(len(a.tokens) < len(b.tokens) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("limit", [0, MOST + 1])
+def test_a_limit_that_cannot_be_is_refused(limit: int):
+    with pytest.raises(InputError, match=rf"request q: it may write {limit} tokens; expected 1 to .*={MOST}"):
+        tiny.engine().generate([[5]], [Request("q", 0, 1, limit=limit)], KEY)
+
+
+def test_a_prefix_is_as_long_as_it_is_kept():
+    """A source that fits no bucket, continued from branches that do."""
+    source = make_sources(1, seed=4)[0] * 4
+    requests = [Request(f"t/{length}", 0, length, 1.0) for length in (2, 6, 12)]
+    found = tiny.engine().generate([source], requests, KEY, prompts=[2])
+    assert_same(found, [plain(source[: r.length], r) for r in requests])
 
 
 @pytest.mark.parametrize("name", ["slots", "sources"])

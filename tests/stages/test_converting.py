@@ -48,15 +48,6 @@ def refusal(source: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> s
     return " ".join(shown.err.split())
 
 
-def bits(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """Every tensor of a folder: its type, shape and bytes."""
-    found = {}
-    for name, where in tensors.find(folder).items():
-        array, _ = tensors.read(where, [slice(None)] * len(where.shape), tensors.DTYPES[where.dtype])
-        found[name] = where.dtype, where.shape, array.tobytes()
-    return found
-
-
 def value_folder(folder: Path) -> Path:
     """A token classification folder, as this package writes it: the score of `wrong` is 0."""
     raw = folders.config("qwen2") | {"architectures": ["Qwen2ForTokenClassification"]}
@@ -75,7 +66,7 @@ def test_a_language_model_comes_back_to_the_last_bit(family: str, tmp_path: Path
         (given / name).write_text(f'{{"of": "{name}"}}')
     convert(given, tmp_path / "orbax")
     convert(tmp_path / "orbax", tmp_path / "again")
-    assert bits(tmp_path / "again") == bits(given)
+    assert folders.bits(tmp_path / "again") == folders.bits(given)
     kept = {"tokenizer_config.json", "merges.txt", "generation_config.json"}
     assert {p.name for p in (tmp_path / "again").iterdir()} == kept | {"config.json", "model.safetensors"}
     assert all((tmp_path / "again" / name).read_bytes() == (given / name).read_bytes() for name in kept)
@@ -89,7 +80,7 @@ def test_a_value_model_comes_back_to_the_last_bit(tmp_path: Path):
     given = value_folder(tmp_path / "given")
     convert(given, tmp_path / "orbax")
     convert(tmp_path / "orbax", tmp_path / "again")
-    assert bits(tmp_path / "again") == bits(given)
+    assert folders.bits(tmp_path / "again") == folders.bits(given)
     assert json.loads((tmp_path / "orbax" / orbax_folders.MODEL).read_text())["kind"] == "value"
 
 
@@ -102,7 +93,7 @@ def test_other_programs_restore_the_checkpoint(tmp_path: Path, capsys: pytest.Ca
     jax.tree.map(np.testing.assert_array_equal, restored, params)
     assert not (tmp_path / "orbax" / "tokenizer").exists()  # there was none
     convert(tmp_path / "orbax", tmp_path / "again")
-    assert bits(tmp_path / "again") == bits(given)
+    assert folders.bits(tmp_path / "again") == folders.bits(given)
 
 
 def stage(run: Path, dtype: str = "float32", surprise: bool = False, **fields: Any) -> tuple[Decoder, Any]:
@@ -315,4 +306,4 @@ def test_it_takes_about_as_much_memory_as_the_parameters(tmp_path: Path):
         found = json.loads(done.stdout.splitlines()[-1])
         print(start, end, size, found)
         assert found["peak"] - found["before"] <= 1.5 * size
-    assert bits(tmp_path / "again") == bits(tmp_path / "given")
+    assert folders.bits(tmp_path / "again") == folders.bits(tmp_path / "given")

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import smoke_run
 
-from glore_jax import cli, stages
+from glore_jax import cli, files, stages
+from glore_jax.records import Case
 
 NAMES = [stage.name for stage in stages.recipes.GLORE]
 ROWS = {
@@ -89,6 +90,23 @@ def test_metrics_have_every_row(smoke: Finished):
     by_name = {row["name"]: row for row in rows}
     assert {name: by_name[name]["paper"] for name in PAPER} == PAPER
     assert by_name["student_accuracy"]["denominator"] == 48
+
+
+def test_only_samples_that_best_of_three_chooses_from_are_scored(smoke: Finished):
+    for case in files.read_table(smoke.workdir / "test" / "cases.parquet", Case):
+        assert [len(sample.values) for sample in case.samples] == [3, 3, 3, 0]
+
+
+def test_the_same_solution_has_the_same_values(smoke: Finished):
+    """A rewrite that is its draft ties with it to the last bit; the reranker counts on that."""
+    alike = 0
+    for case in files.read_table(smoke.workdir / "test" / "cases.parquet", Case):
+        values: dict[tuple, tuple] = {}
+        for found in (case.draft, *case.samples, *case.refinements.values()):
+            for name, steps in found.values.items():
+                alike += (name, found.solution.tokens) in values
+                assert values.setdefault((name, found.solution.tokens), steps) == steps
+    assert alike > 50
 
 
 def test_the_table_and_the_page(smoke: Finished):

@@ -1,0 +1,73 @@
+"""Which requests are sampled together, and with how many key-value columns.
+
+All slots of a pass have as many columns as its longest prefix and its longest continuation take, and a decoding step
+costs about as much as the columns that it reads. So requests of like length go together, as long as there are enough
+of them to fill the slots; a few that are left over have fewer slots.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+# Of the sizes that a pass may have there are few, so that few shapes are compiled for.
+_RINGS = 8  # eighths of the longest continuation
+_FEW = 4  # all slots, or a quarter of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """Attributes: prefix_columns (a bucket), ring (columns for new tokens), slots, members (indices of requests)."""
+
+    prefix_columns: int
+    ring: int
+    slots: int
+    members: tuple[int, ...]
+
+    @property
+    def cost(self) -> int:
+        """Columns that are read while a token is written for each; waiting for the last takes about a round more."""
+        return (self.prefix_columns + self.ring) * (len(self.members) + self.slots)
+
+
+def plan(
+    lengths: Sequence[int],
+    limits: Sequence[int],
+    buckets: Sequence[int],
+    longest: int,
+    slots: int,
+    devices: int = 1,
+) -> list[Pass]:
+    """The cheapest passes that take each request once, shorter prefixes first.
+
+    Args:
+      lengths: tokens of each request's prefix, none above the largest bucket.
+      limits: how many tokens each may write.
+      buckets: prefix columns that a pass may have.
+      longest: the largest limit that there can be.
+      slots: requests that may decode together.
+      devices: that slots are split over, evenly.
+
+    >>> [p.members for p in plan([3, 9, 4], [8, 8, 8], buckets=(4, 16), longest=8, slots=1)]
+    [(0, 2), (1,)]
+    >>> [p.members for p in plan([3, 9, 4], [8, 8, 8], buckets=(4, 16), longest=8, slots=16)]
+    [(0, 2, 1)]
+    """
+    few = slots // _FEW
+    by_bucket: dict[int, list[int]] = {}
+    for i, length in enumerate(lengths):
+        by_bucket.setdefault(min(b for b in buckets if b >= length), []).append(i)
+    used = sorted(by_bucket)
+
+    def together(first: int, end: int) -> Pass:
+        members = tuple(i for bucket in used[first:end] for i in by_bucket[bucket])
+        eighths = -(-max(limits[i] for i in members) * _RINGS // longest)
+        ring = -(-longest * eighths // _RINGS)
+        enough = few if len(members) <= few and few % devices == 0 else slots
+        return Pass(used[end - 1], ring, enough, members)
+
+    cheapest: list[list[Pass]] = [[]]  # of the first 0, 1, 2, ... buckets in use
+    for end in range(1, len(used) + 1):
+        options = ([*cheapest[first], together(first, end)] for first in range(end))
+        cheapest.append(min(options, key=lambda passes: sum(p.cost for p in passes)))
+    return cheapest[-1]
