@@ -58,6 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "base": {
                 "path": "",  # folder of a base model, own or Hugging Face's; "" is the one shipped with the package
                 "marks": "tokens",  # [BAD] and its like are new tokens; "text": spelled out in those that are there
+                "chat": False,  # True: questions are put as the folder's chat template has it
             },
             "train_dtype": "bfloat16",  # activations; parameters and optimizer are float32
             "sampling": {
@@ -99,7 +100,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
                 # Around step 280 a refiner begins to work products out by parts; with 240 it mends 29 %, with 400 47 %.
-                "train": training(steps=340, row_length=672, rows=4, learning_rate=0.005),
+                "train": training(steps=400, row_length=672, rows=4, learning_rate=0.005),
             },
             "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
         }

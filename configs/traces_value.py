@@ -40,6 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "base": {
                 "path": "",  # folder of a base model; "" makes one, of the good solutions of train
                 "marks": "tokens",
+                "chat": False,
             },
             "vocabulary": 1024,  # of the tokenizer that is made
             "model": base_config().model,  # of the shape of the base model of the embedded task

@@ -48,8 +48,8 @@ def files_of(config: Any) -> list[Path]:
 
 
 def tokenizer_of(config: Any) -> Tokenizer:
-    """The base model's tokenizer, with the marks as `base.marks` wants them."""
-    return pretrained.load(folder_of(config), config.base.marks)
+    """The base model's tokenizer, with the marks as `base.marks` wants them, and questions as `base.chat` does."""
+    return pretrained.load(folder_of(config), config.base.marks, config.base.chat)
 
 
 def base(context: StageContext) -> dict[str, Any]:

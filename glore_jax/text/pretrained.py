@@ -119,7 +119,9 @@ def load(folder: str | Path, marks: str = "tokens", with_chat: bool = False) -> 
     if (folder / _SAVED).is_file():
         style = _read(folder / _SAVED).get("marks")
         if marks != style or with_chat:
-            raise InputError(f"{folder}: this tokenizer was saved with marks={style!r} and its prompt; take it so")
+            raise InputError(
+                f"{folder}: this tokenizer was saved with marks={style!r} and its prompt; take that, and chat=False"
+            )
         return reopen(folder)
     path = _file(folder)
     settings, model = _read(folder / _SETTINGS), _read(folder / "config.json")
@@ -223,6 +225,6 @@ def _template(folder: Path, settings: dict[str, Any]) -> str:
     if not isinstance(template, str):
         raise InputError(
             f"{folder}: no chat template; looked for {beside.name} and chat_template in {_SETTINGS}; "
-            "a model that is not tuned on instructions has none, take with_chat=False"
+            "a model that is not tuned on instructions has none, take base.chat=False"
         )
     return template

@@ -45,16 +45,16 @@ def write_folder(folder: Path, family: str = "llama2", tokenizer: str = "byte_le
     return vocabularies.make(tokenizer, folder)
 
 
-def config_of(folder: Path, marks: str = "tokens") -> ConfigDict:
+def config_of(folder: Path, marks: str = "tokens", chat: bool = False) -> ConfigDict:
     config: Any = configuration.load(f"{ROOT / 'configs' / 'arithmetic.py'}:smoke")
-    config.base.update({"path": str(folder), "marks": marks})
+    config.base.update({"path": str(folder), "marks": marks, "chat": chat})
     config.sampling.update({"buckets": (900,), "max_new_tokens": 100})
     return config
 
 
-def take(folder: Path, workdir: Path, marks: str = "tokens") -> tuple[CausalLM, Any, Tokenizer]:
+def take(folder: Path, workdir: Path, marks: str = "tokens", chat: bool = False) -> tuple[CausalLM, Any, Tokenizer]:
     """What later stages read of a base model."""
-    pipeline.run(config_of(folder, marks), workdir, STAGES)
+    pipeline.run(config_of(folder, marks, chat), workdir, STAGES)
     decoder, params = artifacts.read_model(workdir / "base", "float32")
     return CausalLM(decoder), params["decoder"], pretrained.reopen(workdir / "base")
 
@@ -98,6 +98,16 @@ def test_tokenizers_keep_their_files_and_marks(tmp_path: Path, name: str, marks:
     other = next(style for style in pretrained.MARK_STYLES if style != marks)
     with pytest.raises(InputError, match=f"saved with marks='{marks}'"):
         take(tmp_path / "run" / "base", tmp_path / "third", other)
+
+
+def test_later_stages_put_questions_as_the_chat_template_does(tmp_path: Path):
+    folder = write_folder(tmp_path / "given")
+    _, _, plain = take(folder, tmp_path / "plain")
+    _, _, again = take(folder, tmp_path / "chat", chat=True)
+    template = pretrained.load(folder, with_chat=True)
+    assert formats.encode_prompt(again, "Ann?") == formats.encode_prompt(template, "Ann?")
+    assert "<|user|>" in again.vocabulary.decode(again.opening)
+    assert formats.encode_prompt(plain, "Ann?") == [*plain.encode("Ann?"), plain.step_end]
 
 
 def test_half_precision_stays_half_precision(tmp_path: Path):
