@@ -82,6 +82,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "wrong_per_problem": 1,  # traces whose prefixes are rolled out
                 "right_per_problem": 1,
                 "rollouts": 8,  # K a prefix (the paper's)
+                "boundary_rollouts": 0,  # more of the first prefix of a wrong trace that none of these mends
                 "consistency": "each",  # each, strict or off; see glore_jax.method.labels
                 "propagation": True,
                 "balance": True,
@@ -93,7 +94,12 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             # At twice the rate the ORM orders the answers to a question worse, with twice the traces too.
             "orm": {"train": training(epochs=2.0, rows=8, learning_rate=0.0015)},
-            "sorm": {"train": training(epochs=4.0, rows=8, learning_rate=0.0015)},
+            "sorm": {
+                # Whether any verifying trace is right (the paper's); or the "share" of them, or the "ratio" of shares
+                # from step to step; see glore_jax.method.soft_labels.
+                "target": "any",
+                "train": training(epochs=4.0, rows=8, learning_rate=0.0015),
+            },
             "refiner": {
                 "init": "base",
                 "prefix_lm": True,  # the source attends in both directions; False: causally
@@ -102,7 +108,10 @@ def get_config(variant: str = "") -> ConfigDict:
                 # Around step 280 a refiner begins to work products out by parts; with 240 it mends 29 %, with 400 47 %.
                 "train": training(steps=400, row_length=672, rows=4, learning_rate=0.005),
             },
-            "evaluation": {"samples": 8},  # student samples a test problem, for pass@k and best of three
+            "evaluation": {
+                "samples": 8,  # student samples a test problem, for pass@k and best of three
+                "ranker": "orm",  # by what candidates are compared; see glore_jax.rankers
+            },
         }
     )
     if variant == "smoke":

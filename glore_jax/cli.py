@@ -258,6 +258,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
     prepare_jax(config)
     from glore_jax import stages  # here: it imports all of JAX, and a mistyped option should not wait for that
 
+    stages.check_settings(config)
     pipeline.run(
         config,
         options.workdir,

@@ -1,7 +1,8 @@
 """Which answer each way of inference gives, from candidates that are already made and scored.
 
-Section 1 of the paper's method: the ORM says when to refine (gate) and which candidate to keep (rerank).
-The baselines spend the same number of candidates: the best of three samples under the same ORM, or their majority.
+Section 1 of the paper's method: the ORM says when to refine (gate) and which candidate to keep (rerank; `rankers.py`
+has other ways to compare them). The baselines spend the same number of candidates: the best of three samples under the
+same ranker, or their majority.
 """
 
 from __future__ import annotations
@@ -12,16 +13,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from glore_jax import answers
+from glore_jax.rankers import RANKERS, final_value
 from glore_jax.records import Candidate, Case
 
 REFINERS = ("global", "local")
 THRESHOLDS = tuple(round(0.02 * i, 2) for i in range(1, 50))
-
-
-def final_value(candidate: Candidate, model: str = "orm") -> float:
-    """A value model's probability for the whole solution: that of its last step, 0 for one without steps."""
-    values = candidate.values[model]
-    return values[-1] if values else 0.0
 
 
 def first_below(values: Sequence[float], threshold: float) -> int:
@@ -44,15 +40,16 @@ def best_threshold(score: Callable[[float], float], grid: Sequence[float] = THRE
     return float(grid[int(top[len(top) // 2])])
 
 
-def rerank(draft: Candidate, rewrites: Sequence[Candidate], margin: float) -> Candidate:
-    """The rewrite of highest ORM final value (the first among equals) where it beats the draft's by over `margin`."""
-    best = max(rewrites, key=final_value)
-    return best if final_value(best) > final_value(draft) + margin else draft
+def rerank(draft: Candidate, rewrites: Sequence[Candidate], margin: float, ranker: str = "orm") -> Candidate:
+    """The rewrite of the highest score (the first among equals) where it beats the draft's by over `margin`."""
+    kept, *scores = RANKERS[ranker]([draft, *rewrites])
+    best = max(range(len(rewrites)), key=scores.__getitem__)
+    return rewrites[best] if scores[best] > kept + margin else draft
 
 
-def system(case: Case, margin: float) -> Candidate:
+def system(case: Case, margin: float, ranker: str = "orm") -> Candidate:
     """The whole system's choice of {draft, global, local}."""
-    return rerank(case.draft, [case.refinements[name] for name in REFINERS], margin)
+    return rerank(case.draft, [case.refinements[name] for name in REFINERS], margin, ranker)
 
 
 def gated(case: Case, refiner: str, gate: float) -> Candidate:
@@ -60,9 +57,10 @@ def gated(case: Case, refiner: str, gate: float) -> Candidate:
     return case.refinements[refiner] if final_value(case.draft) < gate else case.draft
 
 
-def best_of(samples: Sequence[Candidate]) -> Candidate:
-    """The sample of highest ORM final value, the earliest among equals."""
-    return max(samples, key=final_value)
+def best_of(samples: Sequence[Candidate], ranker: str = "orm") -> Candidate:
+    """The sample of the highest score, the earliest among equals."""
+    scores = RANKERS[ranker](samples)
+    return samples[max(range(len(samples)), key=scores.__getitem__)]
 
 
 def majority(samples: Sequence[Candidate]) -> Candidate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from candidates import build_candidate, build_case
 
-from glore_jax import decisions
+from glore_jax import decisions, rankers
 
 
 def test_rerank_keeps_the_draft_within_the_margin():
@@ -28,7 +28,7 @@ def test_gate_refines_only_below_it():
 
 
 def test_an_empty_solution_has_value_zero():
-    assert decisions.final_value(build_candidate(orm=(), text="")) == 0.0
+    assert rankers.final_value(build_candidate(orm=(), text="")) == 0.0
 
 
 def test_majority_counts_answers_as_numbers_and_breaks_ties_by_age():

@@ -74,7 +74,8 @@ def report(dirs: list[Path], output: Path | None = None) -> None:
 def recipe() -> types.ModuleType:
     """A stand-in for `glore_jax.stages`."""
     module = types.ModuleType("glore_jax.stages")
-    for name, value in {"of": lambda config: STAGES, "print_report": print_report, "report": report}.items():
+    checks = {"check_settings": lambda config: None}
+    for name, value in {"of": lambda config: STAGES, "print_report": print_report, "report": report, **checks}.items():
         setattr(module, name, value)
     return module
 

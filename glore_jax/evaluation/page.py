@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from glore_jax import files
-from glore_jax.decisions import final_value, system
+from glore_jax.decisions import system
 from glore_jax.evaluation import tables
 from glore_jax.evaluation.metrics import evaluate
 from glore_jax.evaluation.plots import all_plots, training_plots
 from glore_jax.evaluation.runs import Run
+from glore_jax.rankers import final_value
 from glore_jax.records import Candidate, Case
+
+Choose = Callable[[Case], Candidate]
 
 NUM_BROWSED = 60
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -32,19 +35,19 @@ _REFINEMENT_TITLES = {
 }
 
 
-def category(case: Case, margin: float) -> str:
-    """Which of CATEGORIES a case falls into."""
-    before, after = case.draft.solution.right, system(case, margin).solution.right
+def category(case: Case, choose: Choose) -> str:
+    """Which of CATEGORIES a case falls into, by what the system chooses."""
+    before, after = case.draft.solution.right, choose(case).solution.right
     if before:
         return "right" if after else "harmed"
     return "fixed" if after else "unfixed"
 
 
-def pick(cases: Sequence[Case], margin: float, limit: int = NUM_BROWSED) -> list[tuple[str, Case]]:
+def pick(cases: Sequence[Case], choose: Choose, limit: int = NUM_BROWSED) -> list[tuple[str, Case]]:
     """Up to `limit` (category, case), in turn from each category, so that rare ones are seen; cases in order."""
     waiting: dict[str, list[int]] = {name: [] for name in CATEGORIES}
     for i, case in enumerate(cases):
-        waiting[category(case, margin)].append(i)
+        waiting[category(case, choose)].append(i)
     rank = {i: place for indices in waiting.values() for place, i in enumerate(indices)}
     names = {i: name for name, indices in waiting.items() for i in indices}
     taken = sorted(sorted(rank, key=lambda i: (rank[i], i))[:limit])
@@ -78,9 +81,9 @@ def _answer(title: str, candidate: Candidate, choice: Candidate) -> dict[str, An
     }
 
 
-def browsed(name: str, case: Case, margin: float) -> dict[str, Any]:
+def browsed(name: str, case: Case, choose: Choose) -> dict[str, Any]:
     """What the page shows of one test problem."""
-    choice = system(case, margin)
+    choice = choose(case)
     rewrites = [
         _answer(title, case.refinements[key], choice)
         for key, title in _REFINEMENT_TITLES.items()
@@ -111,7 +114,10 @@ def render(metrics: Mapping[str, Any], run: Run) -> str:
     environment.globals.update(span=tables.span)
     plots = [{**plot, "svg": Markup(plot["svg"])} for plot in all_plots(metrics["curves"])]
     losses = [{**plot, "svg": Markup(plot["svg"])} for plot in training_plots(metrics["curves"]["training"])]
-    margin = run.thresholds["rank_margin"]
+
+    def choose(case: Case) -> Candidate:
+        return system(case, run.thresholds["rank_margin"], run.ranker)
+
     facts = {key: value for key, value in run.info.items() if key != "config"}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         metrics=metrics,
@@ -120,27 +126,19 @@ def render(metrics: Mapping[str, Any], run: Run) -> str:
         plots=plots,
         losses=losses,
         categories=CATEGORIES,
-        cases=[browsed(name, case, margin) for name, case in pick(run.cases, margin)],
+        cases=[browsed(name, case, choose) for name, case in pick(run.cases, choose)],
         thresholds=dict(sorted(run.thresholds.items())),
         facts=facts,
         config=json.dumps(run.info.get("config", {}), indent=2, default=str),
     )
 
 
-def write_report(
-    folder: Path,
-    cases: Sequence[Case],
-    thresholds: Mapping[str, float],
-    label_audit: Mapping[str, Any],
-    training_curves: Mapping[str, Sequence[Mapping[str, float]]],
-    run_info: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Writes `metrics.json`, `claims.md` and `index.html`, each whole or not at all; see `runs.Run` for the inputs.
+def write_report(folder: Path, run: Run) -> dict[str, Any]:
+    """Writes `metrics.json`, `claims.md` and `index.html`, each whole or not at all.
 
     Returns:
       What metrics.json holds (`metrics.evaluate`).
     """
-    run = Run(cases, thresholds, label_audit, training_curves, run_info)
     metrics = evaluate([run])
     page = render(metrics, run)
     files.write_json(folder / "metrics.json", metrics)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from glore_jax.decisions import REFINERS, best_of, gated, majority, rerank, system
 from glore_jax.evaluation.runs import Measure, Walk, rate, share
+from glore_jax.rankers import SCORES
 from glore_jax.records import Candidate
 
 PASS_AT = (1, 2, 3, 4, 8, 16)
@@ -32,7 +33,12 @@ def rewritten(walk: Walk, refiner: str) -> bool:
 
 def chosen(walk: Walk) -> Candidate:
     """The whole system's answer under the run's own rank margin."""
-    return system(walk.case, walk.thresholds["rank_margin"])
+    return system(walk.case, walk.thresholds["rank_margin"], walk.ranker)
+
+
+def score_of(walks: Sequence[Walk]) -> str:
+    """By what the system chooses, in words."""
+    return " or ".join(dict.fromkeys(SCORES[walk.ranker] for walk in walks))
 
 
 def min_samples(walks: Sequence[Walk]) -> int:
@@ -125,9 +131,9 @@ def refiner_measures(walks: Sequence[Walk], refiner: str) -> list[Measure]:
         share(
             f"{refiner}_reranked_accuracy",
             walks,
-            lambda w: right(rerank(w.case.draft, [w.case.refinements[refiner]], w.thresholds["rank_margin"])),
-            f"Right answers where the ORM chooses between draft and {refiner} rewrite, with the system's margin, "
-            f"{everything}.",
+            lambda w: right(rerank(w.case.draft, [w.case.refinements[refiner]], w.thresholds["rank_margin"], w.ranker)),
+            f"Right answers where the higher {score_of(walks)} decides between draft and {refiner} rewrite, with the "
+            f"system's margin, {everything}.",
         ),
         share(
             f"refine_all_harm_rate_{refiner}",
@@ -148,8 +154,8 @@ def baseline_measures(walks: Sequence[Walk]) -> list[Measure]:
         share(
             f"best_of_{k}_accuracy",
             walks,
-            lambda w: right(best_of(w.case.samples[:k])),
-            f"Right answers where the first {k} samples' highest final ORM value decides, {everything}.",
+            lambda w: right(best_of(w.case.samples[:k], w.ranker)),
+            f"Right answers where the first {k} samples' highest {score_of(walks)} decides, {everything}.",
         ),
         share(
             f"majority_of_{k}_accuracy",
@@ -161,14 +167,14 @@ def baseline_measures(walks: Sequence[Walk]) -> list[Measure]:
 
 
 def system_measures(walks: Sequence[Walk]) -> list[Measure]:
-    """The whole system: draft, global, local, and the ORM's choice."""
+    """The whole system: draft, global, local, and the ranker's choice."""
     everything = "over all test problems"
     return [
         share(
             "system_accuracy",
             walks,
             lambda w: right(chosen(w)),
-            f"Right answers of the system: the highest final ORM value of draft, global and local rewrite, the draft "
+            f"Right answers of the system: the highest {score_of(walks)} of draft, global and local rewrite, the draft "
             f"kept unless a rewrite exceeds it by more than the margin chosen on dev, {everything}.",
         ),
         share(

@@ -22,12 +22,13 @@ class Run:
     Attributes:
       cases: the test problems, each walked through the whole system.
       thresholds: chosen on dev. `gate` (a draft is refined where the ORM's final value is below it) and
-        `rank_margin` (a rewrite replaces the draft where its ORM final value is higher by more than this)
+        `rank_margin` (a rewrite replaces the draft where its score is higher by more than this)
         are needed; `<model>_step`, `<model>_f1`, `<model>_final` add the `_tuned` rows.
       label_audit: SORM labels against the oracle (`sorm_label_accuracy`, `ablation`) and their positive
         rates after each post-processing step (`rates`); what is absent is not reported.
       training_curves: stage -> [{"step", "loss", ...}].
       info: `config`, `command`, `revision` and whatever else belongs under the page.
+      ranker: of `rankers.RANKERS`, by which the system and the best of three choose.
     """
 
     cases: Sequence[Case]
@@ -35,15 +36,17 @@ class Run:
     label_audit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     training_curves: Mapping[str, Sequence[Mapping[str, float]]] = dataclasses.field(default_factory=dict)
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ranker: str = "orm"
 
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-    """A case with the number and the thresholds of the run it comes from."""
+    """A case with the number, the thresholds and the ranker of the run it comes from."""
 
     run: int
     case: Case
     thresholds: Mapping[str, float]
+    ranker: str
 
 
 def walks_of(runs: Sequence[Run]) -> list[Walk]:
@@ -57,7 +60,7 @@ def walks_of(runs: Sequence[Run]) -> list[Walk]:
                 f"run {number}: the thresholds lack {', '.join(missing)}; expected {', '.join(REQUIRED_THRESHOLDS)} "
                 f"as chosen on dev, found {', '.join(sorted(run.thresholds)) or 'none'}; run the tuning stage again"
             )
-    return [Walk(number, case, run.thresholds) for number, run in enumerate(runs) for case in run.cases]
+    return [Walk(number, case, run.thresholds, run.ranker) for number, run in enumerate(runs) for case in run.cases]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from glore_jax.decisions import final_value, first_below
+from glore_jax.decisions import first_below
 from glore_jax.evaluation.runs import Measure, Walk, has_oracle, rate
 from glore_jax.evaluation.statistics import Auroc, Sums, balanced, harmonic, ordered
+from glore_jax.rankers import final_value
 from glore_jax.records import Candidate
 
 MODELS = ("orm", "orm_balanced", "sorm")

@@ -68,14 +68,14 @@ def value_thresholds(drafts: Sequence[Candidate], models: Sequence[str]) -> dict
     return out
 
 
-def decision_thresholds(cases: Sequence[Case]) -> dict[str, float]:
-    """Dev-tuned WHEN: `gate` (a draft is rewritten if its ORM value is lower) and `rank_margin`."""
+def decision_thresholds(cases: Sequence[Case], ranker: str) -> dict[str, float]:
+    """Dev-tuned WHEN: `gate` (a draft is rewritten if its ORM value is lower) and `rank_margin` (of the ranker)."""
 
     def gated_accuracy(threshold: float) -> float:
         return float(np.mean([gated(c, name, threshold).solution.right for c in cases for name in ("global", "local")]))
 
     def system_accuracy(margin: float) -> float:
-        return float(np.mean([system(c, margin).solution.right for c in cases]))
+        return float(np.mean([system(c, margin, ranker).solution.right for c in cases]))
 
     margins = tuple(round(0.02 * i, 2) for i in range(0, 21))
     return {"gate": best_threshold(gated_accuracy), "rank_margin": best_threshold(system_accuracy, margins)}

@@ -77,13 +77,21 @@ def examples(
     traces: Sequence[Solution],
     labels: Sequence[StepLabels],
     prefix_lm: bool,
+    targets: Sequence[Sequence[float]] | None = None,
 ) -> list[Example]:
-    """Training examples of a value model: one a trace that has any label left."""
+    """Training examples of a value model: one a trace that has any label left.
+
+    Args:
+      targets: what is learnt at each labelled step of each trace, from 0 to 1; None: its label.
+    """
     out = []
-    for trace, entry in zip(traces, labels, strict=True):
+    for n, (trace, entry) in enumerate(zip(traces, labels, strict=True)):
         if any(label >= 0 for label in entry.labels):
+            learnt: Sequence[float] = entry.labels
+            if targets is not None:  # of a trace that was cut, of what is left
+                learnt = [t if x >= 0 else x for t, x in zip(targets[n], entry.labels, strict=False)]
             prompt = formats.encode_prompt(tokenizer, problems[trace.problem_id].question)
-            out.append(value_example(prompt, trace.tokens, trace.step_ends, entry.labels, prefix_lm))
+            out.append(value_example(prompt, trace.tokens, trace.step_ends, learnt, prefix_lm))
     return out
 
 

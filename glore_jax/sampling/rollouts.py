@@ -26,21 +26,29 @@ def verifying_traces(
     temperature: float,
     key: jax.Array,
     advance: Advance = lambda requests, tokens: None,
+    prefixes: Mapping[str, Sequence[int]] | None = None,
+    first: int = 0,
 ) -> list[Rollout]:
-    """`count` rollouts from each prefix P_1 .. P_(L-1) of every trace.
+    """`count` rollouts from each prefix P_1 .. P_(L-1) of every trace, or from those of its `prefixes`.
 
     P_0 needs none (the student's other traces of the question are its rollouts), nor does P_L (the
-    trace is over). Prefix and rollout together are as long as a solution may be. Rollout k of prefix i of
-    a trace is the same whatever else is sampled with it.
+    trace is over). Prefix and rollout together are as long as a solution may be, where the trace itself is
+    no longer. Rollout k of prefix i of a trace is the same whatever else is sampled with it.
+
+    Args:
+      prefixes: i of the P_i, by trace id; None: all.
+      first: the number of the first rollout; a prefix that has some already takes the next ones.
     """
+    most = engine.settings.max_new_tokens
     sources, prompts, requests, places = [], [], [], []
     for trace in traces:
         if trace.num_steps < 2:
             continue
         prompt = formats.encode_prompt(tokenizer, problems[trace.problem_id].question)
-        for i, written in enumerate(trace.step_ends[:-1], 1):
-            left = engine.settings.max_new_tokens - written
-            for k in range(count):
+        for i in range(1, trace.num_steps) if prefixes is None else prefixes[trace.id]:
+            written = trace.step_ends[i - 1]
+            left = most - written if len(trace.tokens) <= most else most
+            for k in range(first, first + count):
                 name = f"{trace.id}/{i}/{k}"
                 requests.append(Request(name, len(sources), len(prompt) + written, temperature, left))
                 places.append((trace, i, k))

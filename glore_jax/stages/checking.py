@@ -18,10 +18,11 @@ import rich
 from flax.traverse_util import flatten_dict
 from rich.table import Table
 
-from glore_jax import configuration, tasks
+from glore_jax import configuration, rankers, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import expert_iteration as ei
 from glore_jax.method import labels as labelling
+from glore_jax.method import soft_labels
 from glore_jax.models import decoder, value_head
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.models.lora import LoraConfig
@@ -116,7 +117,7 @@ def plan(config: Any) -> Plan:
         raise InputError(f"recipe={config.get('recipe', '')!r}: `glore check` counts runs of the recipe glore only")
     for stage in recipes.of(config):
         configuration.select(config, stage.config_keys)
-    _check_settings(config)
+    check_settings(config)
     tokenizer = taking_base.tokenizer_of(config)
     model = taking_base.describe(taking_base.folder_of(config), tokenizer)
     splits = tasks.load(config.task)
@@ -144,8 +145,14 @@ def _trainings(config: Any) -> dict[str, Any]:
     return {f"{name}.train": settings for name, settings in groups.items()}
 
 
-def _check_settings(config: Any) -> None:
-    """Keys whose values must be one of a few, and batches that must split over the devices."""
+def check_settings(config: Any) -> None:
+    """Keys whose values must be one of a few, and batches that must split over the devices; of the recipe glore.
+
+    Raises:
+      InputError: of what a stage would refuse only when its turn came.
+    """
+    if config.get("recipe", "") != "glore":
+        return
     mesh = meshes.make()
     for name, settings in _trainings(config).items():
         rules.check_rows(f"{name}.rows", settings.rows, mesh)
@@ -157,6 +164,8 @@ def _check_settings(config: Any) -> None:
     artifacts.start_of(config.value, "value")
     artifacts.start_of(config.refiner, "refiner")
     labelling.check_reading(config.labels.consistency)
+    soft_labels.check_target(config.sorm.target)
+    rankers.check(config.evaluation.ranker)
 
 
 def _check_lengths(config: Any, model: DecoderConfig, longest: int) -> None:
@@ -183,7 +192,8 @@ def _rollouts(config: Any, steps: Sequence[int], counts: dict[str, int]) -> int:
     traces = settings.wrong_per_problem + (0 if settings.propagation else settings.right_per_problem)
     labelled = min(settings.problems or counts["train"], counts["train"])
     prefixes = sum(steps) / len(steps) - 1 if steps else _PREFIXES
-    return math.ceil(labelled * min(traces, config.traces.per_problem) * max(prefixes, 1) * settings.rollouts)
+    each = max(prefixes, 1) * (settings.rollouts + settings.boundary_rollouts)
+    return math.ceil(labelled * min(traces, config.traces.per_problem) * each)
 
 
 def _work(config: Any, counts: dict[str, int], gold: Sequence[Example], longest: int, rollouts: int) -> Iterator[Work]:

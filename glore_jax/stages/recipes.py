@@ -64,15 +64,21 @@ GLORE: tuple[Stage, ...] = (
     *(
         Stage(
             name,
-            ("problems", "base", "expert_iteration", source),
+            ("problems", "base", "expert_iteration", *sources),
             run,
             f"train the {title}",
-            ("value", group, "train_dtype"),
+            ("value", *groups, "train_dtype"),
         )
-        for name, source, group, run, title in (
-            ("orm", "traces", "orm", verifiers.orm, "outcome reward model"),
-            ("orm_balanced", "traces", "orm", verifiers.orm_balanced, "outcome reward model on balanced traces"),
-            ("sorm", "labels", "sorm", verifiers.sorm, "stepwise outcome reward model"),
+        for name, sources, groups, run, title in (
+            ("orm", ("traces",), ("orm",), verifiers.orm, "outcome reward model"),
+            ("orm_balanced", ("traces",), ("orm",), verifiers.orm_balanced, "outcome reward model on balanced traces"),
+            (
+                "sorm",
+                ("traces", "labels"),
+                ("sorm", "labels"),
+                verifiers.sorm_of_rollouts,
+                "stepwise outcome reward model",
+            ),
         )
     ),
     Stage(

@@ -41,6 +41,7 @@ def _read(workdir: Path) -> Run:
         label_audit=files.read_json(workdir / "labels" / "audit.json"),
         training_curves={name: files.read_json(workdir / name / artifacts.CURVE) for name in TRAINED},
         info={"config": config, "revision": _revision(workdir), "workdir": workdir.name},
+        ranker=config["evaluation"].get("ranker", "orm"),  # work folders of before it could be chosen lack the key
     )
 
 
@@ -55,7 +56,7 @@ def stage(context: StageContext) -> dict[str, Any]:
     for name in context.stage.inputs:
         context.input(name)
     run = _read(context.workdir)
-    page.write_report(context.folder, run.cases, run.thresholds, run.label_audit, run.training_curves, run.info)
+    page.write_report(context.folder, run)
     return {"problems": len(run.cases)}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from glore_jax import files, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import labels as labelling
-from glore_jax.method import reward_models
+from glore_jax.method import reward_models, soft_labels
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem, Rollout, Solution, StepLabels
 from glore_jax.sampling import rollouts as rolling
@@ -54,8 +54,9 @@ def labels(context: StageContext) -> dict[str, Any]:
     chosen = select(traces, labelled, settings.wrong_per_problem, settings.right_per_problem, settings.solved_only)
     # Propagation makes a right trace positive everywhere, so it needs no rollouts; without it, it does.
     rolled = [t for t in chosen if not t.right or not settings.propagation]
-    counts = _roll_out(context, problems, rolled)
+    rolled_out = _roll_out(context, problems, rolled)
     by_trace = read_rollouts(context.folder)
+    counts = {"rollouts": sum(map(len, by_trace.values()))} | rolled_out
     made = labelling.make(chosen, by_trace, settings.consistency, settings.propagation)
     _require_both_classes(made)
     balanced = labelling.balance(made, context.seed) if settings.balance else made
@@ -84,6 +85,7 @@ def _roll_out(context: StageContext, problems: Mapping[str, Problem], traces: Se
     settings, temperature = context.config.labels, context.config.sampling.temperature
     folder = context.folder / "rollouts"
     folder.mkdir(exist_ok=True)
+    roll = functools.partial(rolling.verifying_traces, engine, tokenizer, problems)
     total = sum(t.num_steps - 1 for t in traces) * settings.rollouts
     with context.progress(total, "rollouts", "verifying traces") as bar:
         meter = artifacts.Meter(bar)
@@ -93,11 +95,37 @@ def _roll_out(context: StageContext, problems: Mapping[str, Problem], traces: Se
             if path.exists():
                 bar.advance(sum(t.num_steps - 1 for t in part) * settings.rollouts)
                 continue
-            made = rolling.verifying_traces(
-                engine, tokenizer, problems, part, settings.rollouts, temperature, context.key(), meter
-            )
-            files.write_table(path, made, Rollout)
-        return {"rollouts": total, "rolled_out_traces": len(traces), "sampled_tokens_per_second": meter.rate()}
+            files.write_table(path, roll(part, settings.rollouts, temperature, context.key(), meter), Rollout)
+    if settings.boundary_rollouts:
+        _roll_out_boundary(context, roll, traces)
+    return {"rolled_out_traces": len(traces), "sampled_tokens_per_second": meter.rate()}
+
+
+def _roll_out_boundary(context: StageContext, roll: Callable[..., list[Rollout]], traces: Sequence[Solution]) -> None:
+    """More rollouts where they change most. One may move a trace's boundary on; then the next prefix has them."""
+    settings, temperature = context.config.labels, context.config.sampling.temperature
+    count, folder = settings.boundary_rollouts, context.folder / "rollouts"
+    while prefixes := _first_negatives(traces, read_rollouts(context.folder), settings):
+        part = [trace for trace in traces if trace.id in prefixes]
+        with context.progress(len(part) * count, "rollouts", "near the boundary") as bar:
+            named = {"prefixes": prefixes, "first": settings.rollouts}
+            made = roll(part, count, temperature, context.key(), artifacts.Meter(bar), **named)
+        number = len(list(folder.glob("part-more-*.parquet")))
+        files.write_table(folder / f"part-more-{number:05d}.parquet", made, Rollout)
+
+
+def _first_negatives(
+    traces: Sequence[Solution], rollouts: Mapping[str, Sequence[Rollout]], settings: Any
+) -> dict[str, list[int]]:
+    """The first negative prefix of each trace, on which its labels hang, unless it has had more rollouts."""
+    found = {}
+    for trace in traces:
+        mine = rollouts.get(trace.id, ())
+        labels = labelling.propagate(labelling.raw_labels(trace, mine, settings.consistency))
+        i = labels.index(0) + 1 if 0 in labels else trace.num_steps
+        if i < trace.num_steps and sum(r.prefix == i for r in mine) == settings.rollouts:
+            found[trace.id] = [i]
+    return found
 
 
 def read_rollouts(folder: Any) -> dict[str, list[Rollout]]:
@@ -172,7 +200,11 @@ def audit_of(
 
 
 def _train_value(
-    context: StageContext, train: Any, traces: Sequence[Solution], labels: Sequence[StepLabels]
+    context: StageContext,
+    train: Any,
+    traces: Sequence[Solution],
+    labels: Sequence[StepLabels],
+    targets: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     settings = context.config.value
     start = artifacts.start_of(settings, "value")
@@ -181,7 +213,7 @@ def _train_value(
     model, params = artifacts.read_model(context.input(start), context.config.train_dtype)
     params = artifacts.with_value_head(context, params, model.config.d_model, settings.surprise)
     traces, labels, labels_cut = reward_models.truncate(tokenizer, problems, traces, labels, train.row_length)
-    examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm)
+    examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm, targets)
     loss = functools.partial(losses.value, language=settings.language)
     trained, counts = artifacts.train(context, model, params, loss, examples, train, tokenizer)
     artifacts.write_trained(context.folder, trained, model.config)
@@ -206,7 +238,24 @@ def orm_balanced(context: StageContext) -> dict[str, Any]:
 
 def sorm(context: StageContext) -> dict[str, Any]:
     """SORM: the balanced step labels."""
+    return _train_value(context, context.config.sorm.train, *_labelled(context))
+
+
+def sorm_of_rollouts(context: StageContext) -> dict[str, Any]:
+    """SORM: the balanced step labels, or at the same steps what `sorm.target` makes of the rollouts."""
+    config = context.config
+    soft_labels.check_target(config.sorm.target)
+    if config.sorm.target == "any":
+        return sorm(context)
+    traces, labels = _labelled(context)
+    samples = files.read_table(context.input("traces") / "traces.parquet", Solution)
+    how = config.labels.consistency, config.labels.propagation
+    by_trace = read_rollouts(context.input("labels"))
+    targets = soft_labels.targets(config.sorm.target, traces, by_trace, samples, *how)
+    return _train_value(context, config.sorm.train, traces, labels, targets)
+
+
+def _labelled(context: StageContext) -> tuple[list[Solution], list[StepLabels]]:
     folder = context.input("labels")
     traces = files.read_table(folder / "traces.parquet", Solution)
-    labels = files.read_table(folder / "balanced.parquet", StepLabels)
-    return _train_value(context, context.config.sorm.train, traces, labels)
+    return traces, files.read_table(folder / "balanced.parquet", StepLabels)

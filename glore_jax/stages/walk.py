@@ -119,13 +119,13 @@ class _Walk:
             for n, problem in enumerate(self.problems)
         ]
         if not thresholds:
-            chosen |= refinement.decision_thresholds(cases)
+            chosen |= refinement.decision_thresholds(cases, settings.evaluation.ranker)
         return cases, chosen
 
 
-def _counts(cases: Sequence[Case], thresholds: dict[str, float]) -> dict[str, Any]:
+def _counts(cases: Sequence[Case], thresholds: dict[str, float], ranker: str) -> dict[str, Any]:
     right = [c.draft.solution.right for c in cases]
-    system = [decisions.system(c, thresholds["rank_margin"]).solution.right for c in cases]
+    system = [decisions.system(c, thresholds["rank_margin"], ranker).solution.right for c in cases]
     return {
         "problems": len(cases),
         "draft_accuracy": sum(right) / len(cases),
@@ -138,7 +138,8 @@ def tuning(context: StageContext) -> dict[str, Any]:
     cases, thresholds = _Walk(context, artifacts.read_problems(context, "dev")).run(None)
     files.write_table(context.folder / "cases.parquet", cases, Case)
     files.write_json(context.folder / "thresholds.json", thresholds)
-    return _counts(cases, thresholds) | {name: thresholds[name] for name in ("sorm_where", "gate", "rank_margin")}
+    counts = _counts(cases, thresholds, context.config.evaluation.ranker)
+    return counts | {name: thresholds[name] for name in ("sorm_where", "gate", "rank_margin")}
 
 
 def test(context: StageContext) -> dict[str, Any]:
@@ -146,4 +147,4 @@ def test(context: StageContext) -> dict[str, Any]:
     thresholds = files.read_json(context.input("tuning") / "thresholds.json")
     cases, _ = _Walk(context, artifacts.read_problems(context, "test")).run(thresholds)
     files.write_table(context.folder / "cases.parquet", cases, Case)
-    return _counts(cases, thresholds)
+    return _counts(cases, thresholds, context.config.evaluation.ranker)

@@ -11,8 +11,11 @@ import re
 import pytest
 from rich.console import Console
 
+from glore_jax.decisions import system
 from glore_jax.errors import InputError
 from glore_jax.evaluation import page, tables
+from glore_jax.evaluation.runs import Run
+from glore_jax.records import Candidate, Case
 from glore_jax.tasks.arithmetic import first_false_step, make_problem
 
 HOSTILE = "<script>alert('x')</script>"
@@ -70,7 +73,7 @@ class Checker(html.parser.HTMLParser):
 
 @pytest.fixture
 def report(tmp_path, cases, thresholds):
-    metrics = page.write_report(tmp_path / "report", cases, thresholds, AUDIT, CURVES, INFO)
+    metrics = page.write_report(tmp_path / "report", Run(cases, thresholds, AUDIT, CURVES, INFO))
     return tmp_path / "report", metrics
 
 
@@ -116,7 +119,7 @@ def test_model_text_is_escaped(tmp_path, cases, thresholds, candidate):
     evil = candidate(2, first_false=0, orm=(0.5, 0.4), text=f"{HOSTILE}\n#### 2")
     problem = dataclasses.replace(cases[0].problem, question=f"How {HOSTILE}?", id='"><b>')
     hostile = dataclasses.replace(cases[0], problem=problem, draft=evil, refinements={"global": evil, "local": evil})
-    page.write_report(tmp_path, [hostile, *cases], thresholds, AUDIT, {HOSTILE: CURVES["sft"]}, INFO)
+    page.write_report(tmp_path, Run([hostile, *cases], thresholds, AUDIT, {HOSTILE: CURVES["sft"]}, INFO))
     text = (tmp_path / "index.html").read_text()
     assert HOSTILE not in text and "<b>" not in text.split("<main>")[1]
     assert text.count("&lt;script&gt;") >= 5
@@ -132,18 +135,22 @@ def test_an_interrupted_write_leaves_the_old_report(report, cases, thresholds, m
 
     monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(InputError, match="No space left"):
-        page.write_report(folder, cases[:3], thresholds, AUDIT, CURVES, INFO)
+        page.write_report(folder, Run(cases[:3], thresholds, AUDIT, CURVES, INFO))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def choose(found: Case) -> Candidate:
+    return system(found, 0.0)
 
 
 def test_the_browser_holds_some_of_every_kind(candidate, case):
     right, wrong = candidate(1, orm=(0.9,)), candidate(2, 0, orm=(0.1,))
     liked = candidate(2, 0, orm=(0.95,))
     many = [case(right) for _ in range(50)] + [case(wrong), case(wrong, globally=right), case(right, locally=liked)]
-    picked = page.pick(many, margin=0.0, limit=6)
+    picked = page.pick(many, choose, limit=6)
     assert [name for name, _ in picked].count("right") == 3
     assert {name for name, _ in picked} == {"right", "fixed", "harmed", "unfixed"}
-    assert len(page.pick(many, margin=0.0)) == 53
+    assert len(page.pick(many, choose)) == 53
 
 
 def test_steps_are_marked_against_the_oracle(candidate):
@@ -159,7 +166,7 @@ def test_steps_are_marked_against_the_oracle(candidate):
 
 
 def test_a_page_without_oracle_samples_or_curves(tmp_path, candidate, case, thresholds):
-    page.write_report(tmp_path, [case(candidate(1, first_false=None))], thresholds, {}, {}, {})
+    page.write_report(tmp_path, Run([case(candidate(1, first_false=None))], thresholds))
     text = (tmp_path / "index.html").read_text()
     assert "not measured" in text and "step_accuracy" not in text.split("All figures")[1].split("<footer>")[0]
 

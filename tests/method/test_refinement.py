@@ -135,7 +135,7 @@ def case(draft: Candidate, globally: Candidate, locally: Candidate) -> Case:
 def test_the_gate_refines_wrong_drafts_and_spares_right_ones():
     right, wrong = candidate(True, (0.8,)), candidate(False, (0.3,))
     mended, broken = candidate(True, (0.9,)), candidate(False, (0.1,))
-    chosen = refinement.decision_thresholds([case(right, broken, broken), case(wrong, mended, mended)])
+    chosen = refinement.decision_thresholds([case(right, broken, broken), case(wrong, mended, mended)], "orm")
     assert 0.3 < chosen["gate"] <= 0.8
     assert chosen["gate"] == pytest.approx(0.56)  # the middle of what is equally good
 
@@ -144,5 +144,5 @@ def test_the_margin_grows_as_far_as_rewrites_are_overrated():
     # A right draft at 0.5 with a wrong rewrite at 0.6, a wrong one at 0.5 with a right rewrite at 0.7.
     overrated = case(candidate(True, (0.5,)), candidate(False, (0.6,)), candidate(False, (0.2,)))
     mending = case(candidate(False, (0.5,)), candidate(True, (0.7,)), candidate(False, (0.2,)))
-    chosen = refinement.decision_thresholds([overrated, mending])
+    chosen = refinement.decision_thresholds([overrated, mending], "orm")
     assert 0.1 - 1e-9 <= chosen["rank_margin"] < 0.2

@@ -66,6 +66,18 @@ def test_examples_hold_a_target_at_the_last_token_of_each_labelled_step(prefix_l
     assert example.prefix == (len(prompt) - 1 if prefix_lm else 0)
 
 
+def test_soft_targets_stand_where_there_is_a_label():
+    t = tokenizer()
+    problems = {"p": Problem("p", "How many?", "10")}
+    soft = [(0.75, 0.5, 0.25), (0.5,) * WRONG.num_steps]
+    whole = [StepLabels("p/0", (1, -1, 0)), StepLabels("p/1", (-1,) * WRONG.num_steps)]
+    (example,) = reward_models.examples(t, problems, [RIGHT, WRONG], whole, True, soft)
+    assert example.targets[np.flatnonzero(example.weights)].tolist() == [0.75, 0.25]
+    cut = dataclasses.replace(RIGHT, tokens=RIGHT.tokens[: RIGHT.step_ends[0]], step_ends=RIGHT.step_ends[:1])
+    (example,) = reward_models.examples(t, problems, [cut], [StepLabels("p/0", (1,))], True, soft)
+    assert example.targets[np.flatnonzero(example.weights)].tolist() == [0.75]
+
+
 def test_a_trace_that_is_too_long_loses_its_last_steps_with_their_labels():
     t = tokenizer()
     problems = {"p": Problem("p", "How many?", "10")}

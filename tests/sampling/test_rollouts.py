@@ -81,6 +81,24 @@ def test_a_rollout_does_not_depend_on_the_others(tokenizer: Tokenizer, engine: E
     assert [made[r.trace_id, r.prefix, r.sample] for r in fewer] == fewer
 
 
+def test_some_prefixes_can_have_more_rollouts(tokenizer: Tokenizer, engine: Engine):
+    """Numbered from where the others end, they are those that more rollouts of all prefixes would have been."""
+    traces = make_traces(tokenizer)
+    many = rollouts.verifying_traces(engine, tokenizer, PROBLEMS, traces, 4, 1.0, KEY)
+    named = {"prefixes": {"p/0": [2]}, "first": 2}
+    more = rollouts.verifying_traces(engine, tokenizer, PROBLEMS, traces[:1], 2, 1.0, KEY, **named)
+    assert more == [r for r in many if (r.trace_id, r.prefix) == ("p/0", 2) and r.sample >= 2]
+
+
+def test_what_follows_a_trace_of_longer_solutions_has_all_the_room(tokenizer: Tokenizer):
+    trace = make_traces(tokenizer)[0]
+    model, params = tiny.random_decoder(tokenizer.vocab_size)
+    settings = tiny.sampling(slots=8, buckets=(64,), max_new_tokens=len(trace.tokens) - 1)
+    short = Engine(model, params, settings, tokenizer.eos, tokenizer.pad)
+    made = rollouts.verifying_traces(short, tokenizer, PROBLEMS, [trace], 4, 1.0, KEY)
+    assert max(len(r.tokens) for r in made) == len(trace.tokens) - 1
+
+
 def test_solutions_are_named_by_problem_and_number(tokenizer: Tokenizer, engine: Engine):
     rows = list(PROBLEMS.values())
     found = solutions.sample(engine, tokenizer, rows, 2, 1.0, KEY)

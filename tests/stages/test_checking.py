@@ -106,6 +106,8 @@ def test_a_published_folder_is_checked_without_its_weights(tmp_path: Path, monke
         ({"value__init": "orm"}, r"value\.init='orm': expected one of base, student"),
         ({"refiner__init": "orm"}, r"refiner\.init='orm': expected one of base, student"),
         ({"labels__consistency": "all"}, r"labels\.consistency='all': expected one of each, strict, off"),
+        ({"sorm__target": "soft"}, r"sorm\.target='soft': expected one of any, share, ratio"),
+        ({"evaluation__ranker": "prm"}, r"evaluation\.ranker='prm': expected one of orm, sorm"),
         ({"sampling__buckets": (300,)}, "questions are longer than the 0 tokens that fit"),
         ({"base__path": "nowhere"}, r"base\.path=nowhere: no such folder"),
         ({"base__marks": "text"}, "own tokenizer has its marks as tokens"),
@@ -116,6 +118,17 @@ def test_a_published_folder_is_checked_without_its_weights(tmp_path: Path, monke
 def test_what_cannot_work_is_refused(changes: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         checking.plan(config_of(**changes))
+
+
+def test_a_run_refuses_them_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(cli, "prepare_jax", lambda config: None)
+    workdir = tmp_path / "run"
+    command = ["run", f"--config={CONFIG}:smoke", f"--workdir={workdir}", "--config.evaluation.ranker=prm"]
+    assert cli.main(command) == 2
+    assert "evaluation.ranker='prm': expected one of orm" in capsys.readouterr().err
+    assert not workdir.exists()
 
 
 def test_sequences_longer_than_the_model_was_made_for_are_refused(tmp_path: Path):
