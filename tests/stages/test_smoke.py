@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import smoke_run
 
-from glore_jax import cli, files, stages
+from glore_jax import cli, files, rankers, stages
 from glore_jax.records import Case
 
 NAMES = [stage.name for stage in stages.recipes.GLORE]
@@ -107,6 +108,25 @@ def test_the_same_solution_has_the_same_values(smoke: Finished):
                 alike += (name, found.solution.tokens) in values
                 assert values.setdefault((name, found.solution.tokens), steps) == steps
     assert alike > 50
+
+
+def test_the_options_are_compared_on_copies(smoke: Finished, tmp_path: Path):
+    before, page = stamps(smoke.workdir), tmp_path / "ablations.md"
+    script = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
+    command = [sys.executable, script, smoke.workdir, f"--copies={tmp_path / 'copies'}", f"--output={page}"]
+    done = smoke_run.call([str(word) for word in command])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert stamps(smoke.workdir) == before
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert {"any of 8 rollouts (the paper's)", *rankers.RANKERS} < set(rows)
+    assert rows["orm"]["system_accuracy"]["gain"] == 0
+    assert len(list((tmp_path / "copies").iterdir())) == 3
+    assert page.read_text() in done.stdout
+    for name, changes in (("share", "sorm_target-share"), ("more", "labels_boundary_rollouts-8")):
+        copy = next((tmp_path / "copies").glob(f"*{changes}"))
+        assert (copy / "sorm" / "model.safetensors").read_bytes() != (
+            smoke.workdir / "sorm" / "model.safetensors"
+        ).read_bytes(), name
 
 
 def test_the_table_and_the_page(smoke: Finished):
