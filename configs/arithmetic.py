@@ -83,6 +83,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "right_per_problem": 1,
                 "rollouts": 8,  # K a prefix (the paper's)
                 "boundary_rollouts": 0,  # more of the first prefix of a wrong trace that none of these mends
+                "search": "all",  # every prefix; "backward": from the last one, no further than tells the labels
                 "consistency": "each",  # each, strict or off; see glore_jax.method.labels
                 "propagation": True,
                 "balance": True,

@@ -22,7 +22,7 @@ from glore_jax import configuration, rankers, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import expert_iteration as ei
 from glore_jax.method import labels as labelling
-from glore_jax.method import soft_labels
+from glore_jax.method import soft_labels, verifying
 from glore_jax.models import decoder, value_head
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.models.lora import LoraConfig
@@ -164,6 +164,7 @@ def check_settings(config: Any) -> None:
     artifacts.start_of(config.value, "value")
     artifacts.start_of(config.refiner, "refiner")
     labelling.check_reading(config.labels.consistency)
+    verifying.check(config.labels)
     soft_labels.check_target(config.sorm.target)
     rankers.check(config.evaluation.ranker)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from glore_jax import files, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import labels as labelling
-from glore_jax.method import reward_models, soft_labels
+from glore_jax.method import reward_models, soft_labels, verifying
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem, Rollout, Solution, StepLabels
 from glore_jax.sampling import rollouts as rolling
@@ -47,6 +47,7 @@ def labels(context: StageContext) -> dict[str, Any]:
     """Rolls out every prefix of the wrong traces and turns rollouts into step labels."""
     settings = context.config.labels
     labelling.check_reading(settings.consistency)
+    verifying.check(settings)
     rows = artifacts.read_problems(context, "train")
     problems = {p.id: p for p in rows}
     traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
@@ -69,7 +70,8 @@ def labels(context: StageContext) -> dict[str, Any]:
     files.write_table(context.folder / "traces.parquet", chosen, Solution)
     files.write_table(context.folder / "labels.parquet", made, StepLabels)
     files.write_table(context.folder / "balanced.parquet", balanced, StepLabels)
-    audit = audit_of(context.config.task.name, problems, chosen, by_trace, balanced, context.seed)
+    variants = _variants(chosen, by_trace, made, settings.search == "all", context.seed)
+    audit = audit_of(context.config.task.name, problems, chosen, variants, balanced)
     files.write_json(context.folder / "audit.json", audit)
     counts |= {"traces": len(chosen), "labels": len(kept), "positive": sum(kept) / len(kept)}
     if "sorm_label_accuracy" in audit:
@@ -85,47 +87,24 @@ def _roll_out(context: StageContext, problems: Mapping[str, Problem], traces: Se
     settings, temperature = context.config.labels, context.config.sampling.temperature
     folder = context.folder / "rollouts"
     folder.mkdir(exist_ok=True)
-    roll = functools.partial(rolling.verifying_traces, engine, tokenizer, problems)
     total = sum(t.num_steps - 1 for t in traces) * settings.rollouts
     with context.progress(total, "rollouts", "verifying traces") as bar:
         meter = artifacts.Meter(bar)
+
+        def roll(
+            traces: Sequence[Solution], count: int, prefixes: Mapping[str, Sequence[int]], first: int = 0
+        ) -> list[Rollout]:
+            given = engine, tokenizer, problems, traces, count, temperature, context.key(), meter
+            return rolling.verifying_traces(*given, prefixes=prefixes, first=first)
+
         for number, at in enumerate(range(0, len(traces), _TRACES_A_PART)):
             path = folder / f"part-{number:05d}.parquet"
             part = traces[at : at + _TRACES_A_PART]
             if path.exists():
                 bar.advance(sum(t.num_steps - 1 for t in part) * settings.rollouts)
                 continue
-            files.write_table(path, roll(part, settings.rollouts, temperature, context.key(), meter), Rollout)
-    if settings.boundary_rollouts:
-        _roll_out_boundary(context, roll, traces)
+            files.write_table(path, verifying.collect(roll, part, settings, bar.advance), Rollout)
     return {"rolled_out_traces": len(traces), "sampled_tokens_per_second": meter.rate()}
-
-
-def _roll_out_boundary(context: StageContext, roll: Callable[..., list[Rollout]], traces: Sequence[Solution]) -> None:
-    """More rollouts where they change most. One may move a trace's boundary on; then the next prefix has them."""
-    settings, temperature = context.config.labels, context.config.sampling.temperature
-    count, folder = settings.boundary_rollouts, context.folder / "rollouts"
-    while prefixes := _first_negatives(traces, read_rollouts(context.folder), settings):
-        part = [trace for trace in traces if trace.id in prefixes]
-        with context.progress(len(part) * count, "rollouts", "near the boundary") as bar:
-            named = {"prefixes": prefixes, "first": settings.rollouts}
-            made = roll(part, count, temperature, context.key(), artifacts.Meter(bar), **named)
-        number = len(list(folder.glob("part-more-*.parquet")))
-        files.write_table(folder / f"part-more-{number:05d}.parquet", made, Rollout)
-
-
-def _first_negatives(
-    traces: Sequence[Solution], rollouts: Mapping[str, Sequence[Rollout]], settings: Any
-) -> dict[str, list[int]]:
-    """The first negative prefix of each trace, on which its labels hang, unless it has had more rollouts."""
-    found = {}
-    for trace in traces:
-        mine = rollouts.get(trace.id, ())
-        labels = labelling.propagate(labelling.raw_labels(trace, mine, settings.consistency))
-        i = labels.index(0) + 1 if 0 in labels else trace.num_steps
-        if i < trace.num_steps and sum(r.prefix == i for r in mine) == settings.rollouts:
-            found[trace.id] = [i]
-    return found
 
 
 def read_rollouts(folder: Any) -> dict[str, list[Rollout]]:
@@ -157,37 +136,64 @@ def _require_both_classes(made: Sequence[StepLabels]) -> None:
         )
 
 
-def audit_of(
-    task: str,
-    problems: Mapping[str, Problem],
+# The names under which the report plots positive rates.
+_STEPS = {
+    "raw any-of-K": "raw",
+    "+ consistency": "consistency",
+    "+ propagation": "propagation",
+    "+ balance (what the SORM is trained on)": "balance",
+}
+
+
+def _variants(
     traces: Sequence[Solution],
     rollouts: Mapping[str, Sequence[Rollout]],
-    final: Sequence[StepLabels],
+    made: Sequence[StepLabels],
+    everywhere: bool,
     seed: int,
-) -> dict[str, Any]:
-    """What each post-processing step does: positive rates, and agreement with the oracle where there is one."""
-    raw = labelling.make(traces, rollouts, "off", False)
-    consistent = labelling.make(traces, rollouts, "each", False)
-    propagated = labelling.make(traces, rollouts, "each", True)
-    stages = {"raw": raw, "consistency": consistent, "propagation": propagated}
-    stages["balance"] = labelling.balance(propagated, seed)
-    rates = [{"stage": name, **row} for name, made in stages.items() for row in labelling.rates(made)]
-    oracle = tasks.oracle(task)
-    if oracle is None:
-        return {"rates": rates}
-    false = {t.id: oracle(problems[t.problem_id].facts, t.steps) for t in traces}
+) -> Mapping[str, Sequence[StepLabels]]:
+    """Labels after each post-processing step and without some of them, by name.
+
+    Args:
+      made: the run's own labels, before the balance.
+      everywhere: whether every prefix was rolled out. A search has only what the run's own labels need.
+    """
     wrong = {t.id for t in traces if not t.right}
-    variants = {
-        "raw any-of-K": raw,
-        "+ consistency": consistent,
+    if not everywhere:
+        own = {"+ propagation": made, "+ balance (what the SORM is trained on)": labelling.balance(made, seed)}
+        return own | {"all steps, wrong traces only": [e for e in made if e.trace_id in wrong]}
+    propagated, alone = (labelling.make(traces, rollouts, reading, True) for reading in ("each", "off"))
+    return {
+        "raw any-of-K": labelling.make(traces, rollouts, "off", False),
+        "+ consistency": labelling.make(traces, rollouts, "each", False),
         "+ propagation": propagated,
-        "+ balance (what the SORM is trained on)": stages["balance"],
-        "propagation only": labelling.make(traces, rollouts, "off", True),
-        "propagation and balance": labelling.balance(labelling.make(traces, rollouts, "off", True), seed),
+        "+ balance (what the SORM is trained on)": labelling.balance(propagated, seed),
+        "propagation only": alone,
+        "propagation and balance": labelling.balance(alone, seed),
         "strict consistency": labelling.make(traces, rollouts, "strict", False),
         "strict consistency + propagation": labelling.make(traces, rollouts, "strict", True),
         "all steps, wrong traces only": [e for e in propagated if e.trace_id in wrong],
     }
+
+
+def audit_of(
+    task: str,
+    problems: Mapping[str, Problem],
+    traces: Sequence[Solution],
+    variants: Mapping[str, Sequence[StepLabels]],
+    final: Sequence[StepLabels],
+) -> dict[str, Any]:
+    """What each post-processing step does: positive rates, and agreement with the oracle where there is one."""
+    rates = [
+        {"stage": _STEPS[name], **row}
+        for name, made in variants.items()
+        if name in _STEPS
+        for row in labelling.rates(made)
+    ]
+    oracle = tasks.oracle(task)
+    if oracle is None:
+        return {"rates": rates}
+    false = {t.id: oracle(problems[t.problem_id].facts, t.steps) for t in traces}
     ablation = []
     for name, made in variants.items():
         pairs = labelling.agreement(made, false)

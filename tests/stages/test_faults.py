@@ -178,7 +178,7 @@ def test_rollouts_cut_between_two_parts_end_the_same(tmp_path: Path, monkeypatch
     assert all((resumed / name).read_bytes() == (uncut / name).read_bytes() for name in names)
 
 
-def test_the_boundary_has_more_rollouts_whether_cut_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_boundary_has_more_rollouts(tmp_path: Path):
     """A student that knows nothing mends nothing, so of each wrong trace the first prefix has them."""
     traces = [gold(p, right=i == 0) for i, p in enumerate(PROBLEMS)]
     changes = {"labels__rollouts": 2, "labels__boundary_rollouts": 3}
@@ -187,19 +187,18 @@ def test_the_boundary_has_more_rollouts_whether_cut_or_not(tmp_path: Path, monke
         steps = next(t.num_steps for t in traces if t.id == name)
         places = [(r.prefix, r.sample) for r in mine]
         assert sorted(places) == sorted([(i, k) for i in range(1, steps) for k in range(5 if i == 1 else 2)])
-    whole = verifiers._first_negatives
 
-    def cut(*_: Any) -> Any:
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(verifiers, "_first_negatives", cut)
-    with pytest.raises(KeyboardInterrupt):
-        run_labels(tmp_path / "cut", traces, **changes)
-    monkeypatch.setattr(verifiers, "_first_negatives", whole)
-    resumed = run_labels(tmp_path / "cut", traces, **changes)
-    names = [str(p.relative_to(uncut)) for p in uncut.rglob("*.parquet")]
-    assert any("part-more" in name for name in names)
-    assert all((resumed / name).read_bytes() == (uncut / name).read_bytes() for name in names)
+def test_a_search_that_mends_nothing_goes_all_the_way(tmp_path: Path):
+    traces = [gold(p, right=i == 0) for i, p in enumerate(PROBLEMS)]
+    everywhere = run_labels(tmp_path / "all", traces)
+    backward = run_labels(tmp_path / "backward", traces, labels__search="backward")
+    for name in ("labels.parquet", "balanced.parquet", "rollouts/part-00000.parquet"):
+        assert (backward / name).read_bytes() == (everywhere / name).read_bytes()
+    audits = [files.read_json(folder / "audit.json") for folder in (everywhere, backward)]
+    assert audits[0]["sorm_label_accuracy"] == audits[1]["sorm_label_accuracy"]
+    own = {row["name"]: row for row in audits[1]["ablation"]}
+    assert "raw any-of-K" not in own and own.items() <= {row["name"]: row for row in audits[0]["ablation"]}.items()
 
 
 def test_a_question_longer_than_the_context_is_named(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Which traces are labelled, where they get more rollouts, and what the SORM learns of them."""
+"""Which traces are labelled, and what the SORM learns of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import handmade
 import pytest
 import test_faults as toys
-from ml_collections import ConfigDict
 
 from glore_jax import files, pipeline
 from glore_jax.records import Rollout, Solution, StepLabels
@@ -28,28 +27,6 @@ def test_the_first_different_traces_of_the_named_problems_are_labelled():
     assert select(traces, {"p", "q"}, wrong=1, right=0, solved_only=False) == [wrong, elsewhere]
     assert select(traces, {"p", "q"}, wrong=1, right=0, solved_only=True) == [wrong]  # nothing is right on q
     assert select(traces, set(), wrong=1, right=1, solved_only=False) == []
-
-
-def test_the_boundary_is_the_first_negative_prefix_that_has_had_no_more():
-    steps = ["a: <<2+3=5>>5", "b: <<5*2=10>>10", "c: <<10-3=7>>7", "#### 7"]
-    names = ("open", "more", "hopeful", "mended", "right")
-    traces = [handmade.solution(steps, name == "right", name) for name in names]
-    settings = ConfigDict({"rollouts": 2, "consistency": "off"})
-
-    def rollouts(name: str, outcomes: dict[int, tuple[bool, ...]]) -> list:
-        return [
-            handmade.rollout(i, ["#### 6"], right, k, name)
-            for i, rights in outcomes.items()
-            for k, right in enumerate(rights)
-        ]
-
-    by_trace = {
-        "open": rollouts("open", {1: (True, False), 2: (False, False), 3: (False, False)}),
-        "more": rollouts("more", {1: (True, False), 2: (False,) * 4, 3: (False, False)}),  # had its more rollouts
-        "hopeful": rollouts("hopeful", {1: (False, False), 2: (False, False, True), 3: (False, False)}),  # moved on
-        "mended": rollouts("mended", {1: (False, False), 2: (False, False), 3: (False, True)}),  # only P_L is negative
-    }
-    assert verifiers._first_negatives(traces, by_trace, settings) == {"open": [2], "hopeful": [3]}
 
 
 @pytest.mark.parametrize(("target", "learnt"), [("any", [1, 0]), ("share", [0.5, 0]), ("ratio", [1, 0])])
