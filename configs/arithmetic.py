@@ -107,7 +107,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "global_pairs": 2,  # targets for each wrong trace
                 "local_pairs": 4,  # pairs for each labelled wrong trace
                 # Around step 280 a refiner begins to work products out by parts; with 240 it mends 29 %, with 400 47 %.
-                "train": training(steps=400, row_length=672, rows=4, learning_rate=0.005),
+                "train": training(steps=340, row_length=672, rows=4, learning_rate=0.005),
             },
             "evaluation": {
                 "samples": 8,  # student samples a test problem, for pass@k and best of three
