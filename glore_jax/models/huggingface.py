@@ -37,6 +37,7 @@ from glore_jax.text.vocabularies import SentencePiece
 Model = CausalLM | ValueModel
 LABELS = {"0": "wrong", "1": "right"}
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model")  # the first of them counts
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _OUTSIDE = {
     "embedding": "model.embed_tokens.weight",
@@ -231,7 +232,7 @@ def _differences(model: Model, stored: dict[str, Tensor]) -> Iterator[str]:
 
 def _tokenizer_problems(folder: Path, rows: int) -> Iterator[str]:
     """A token that the embedding has no row for; more rows than tokens are fine, they are often padded."""
-    path = next((path for name in ("tokenizer.json", "tokenizer.model") if (path := folder / name).is_file()), None)
+    path = next((folder / name for name in _VOCABULARIES if (folder / name).is_file()), None)
     if path is not None and (last := _last_token(path)) >= rows:
         yield f"{path.name} has token {last}, the embedding {rows} rows"
 
