@@ -3,13 +3,20 @@
 Some expressions keep SymPy busy for hours, and what cannot be interrupted can only be ended: a judge is a process of
 its own, which is started anew after it was ended. (math-verify's own deadline is an alarm, which works in no thread
 but the main one, and not while SymPy computes in C.)
+
+The process is a new Python, neither a fork, which would share JAX's threads, nor one of `multiprocessing`, which would
+run the caller's script again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,6 +25,12 @@ from glore_jax.errors import InputError
 
 _START_SECONDS = 120.0  # to import SymPy on a busy machine
 _LONGEST = 2000  # characters; nobody's final answer
+_WORK = "import sys; from glore_jax import latex_answers as l; l.work(l.Connection(int(sys.argv[1])))"
+# A number and words beside it. One letter or two are variables: 2x is not 2.
+_PLAIN = re.compile(
+    r"[$€£\u2212-]{0,2} ?(?:\d+ (?=\d+/))?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:(?<=\d)\.|\.\d+)?(?: ?/ ?\d+)?"
+    r" ?%?\$?(?: [A-Za-z]{3,})*\.?"
+)
 
 
 class Judge:
@@ -65,11 +78,15 @@ class Judge:
         return False
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would share JAX's threads
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._pipe, theirs = Pipe()
+        with theirs:
+            handle = theirs.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _WORK, str(handle)],
+                pass_fds=[handle],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # it finds what is found here
+                stdin=subprocess.DEVNULL,
+            )
         problem = "it did not start in time"
         with contextlib.suppress(EOFError, OSError):
             if self._pipe.poll(_START_SECONDS):
@@ -83,18 +100,21 @@ class Judge:
     def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.join()
-            self._process.close()
+            self._process.wait()
             self._pipe.close()
         self._process = None
 
 
 def _plain(text: str) -> bool:
-    """Whether a text is a number with at most a word beside it, and no formula."""
-    return answers.parse_number(text) is not None and not set(text) & set("\\{}()[]^_=*+<>|√π")
+    """Whether a text is a number with at most words beside it, and no formula.
+
+    >>> _plain("$1,234.50"), _plain("18 eggs"), _plain("2x"), _plain("1,2")
+    (True, True, False, False)
+    """
+    return _PLAIN.fullmatch(text.strip()) is not None and answers.parse_number(text) is not None
 
 
-def _work(pipe: Connection) -> None:
+def work(pipe: Connection) -> None:
     """Answers pairs until the other end closes; first says what is amiss, which is "" where nothing is."""
     logging.disable()  # math-verify warns that it runs without its own deadline
     try:

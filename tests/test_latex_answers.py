@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -33,6 +37,8 @@ def judge() -> Iterator[Judge]:
         (r"x^2+2x+1", r"(x+1)^2"),
         (r"\{1,2\}", r"\{2,1\}"),
         ("1,250", "$1250.00"),
+        ("2 1/2 cups", "2.5"),
+        ("-.5 %", "\N{MINUS SIGN}1/2"),
         (r"\text{Evelyn}", r"\text{Evelyn}"),
     ],
 )
@@ -47,6 +53,11 @@ def test_equal_as_mathematics(judge: Judge, given_: str, expected: str):
         (r"\sqrt{2}", "2"),
         ("1", "18"),
         (r"x+1", "x"),
+        ("2x", "2"),
+        ("10x", "10y"),
+        ("x/2", "2"),
+        ("5!", "5"),
+        ("1,2", "12"),
         ("(1,2)", "(2,1)"),
         ("", r"\pi"),
         (None, r"\pi"),
@@ -85,20 +96,33 @@ def test_a_judge_that_died_is_started_anew():
     with Judge(seconds=20.0) as judge:
         assert judge.equal(r"\frac{6}{8}", "0.75")
         judge._process.kill()
-        judge._process.join()
+        judge._process.wait()
         assert not judge.equal(r"\frac{6}{8}", "0.75")
         assert judge.equal(r"\frac{6}{8}", "0.75")
         assert judge.overdue == 0
 
 
 def test_without_math_verify_the_installation_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(latex_answers, "_work", without_math_verify)
+    without = (
+        "import sys; from multiprocessing.connection import Connection as C; C(int(sys.argv[1])).send('no such module')"
+    )
+    monkeypatch.setattr(latex_answers, "_WORK", without)
     with Judge() as judge, pytest.raises(InputError, match=r"need math-verify \(no such module\).*glore_jax\[latex\]"):
         judge.equal(r"\frac{6}{8}", "0.75")
 
 
-def without_math_verify(pipe) -> None:
-    pipe.send("no such module")
+def test_a_script_needs_no_guard_around_what_it_does(tmp_path: Path):
+    """As a script is written that uses the judge once; `multiprocessing` would run all of it again in the judge."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from glore_jax.latex_answers import Judge\n"
+        "print('once')\n"
+        "with Judge(seconds=60.0) as judge:\n"
+        "    print(judge.equal(r'\\frac{6}{8}', '0.75'))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.split(), done.returncode) == (["once", "True"], 0), done.stderr
 
 
 COMMANDS = (r"\frac", r"\sqrt", r"\int", r"\sum", r"\log", r"\pi", r"\infty", r"\begin{pmatrix}", r"\text{m}", r"\\")

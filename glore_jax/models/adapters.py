@@ -23,6 +23,7 @@ _SIDES = {"a": "lora_A", "b": "lora_B"}
 _FIXED = {
     "peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False, "modules_to_save": None,
     "rank_pattern": {}, "alpha_pattern": {}, "lora_bias": False, "trainable_token_indices": None,
+    "alora_invocation_tokens": None, "kasa_config": None,
 }  # fmt: skip
 
 

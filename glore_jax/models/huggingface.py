@@ -32,10 +32,12 @@ from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.models.tensors import Advance, Source, Tensor
 from glore_jax.models.value_head import ValueModel
 from glore_jax.parallel import rules
+from glore_jax.text.vocabularies import SentencePiece
 
 Model = CausalLM | ValueModel
 LABELS = {"0": "wrong", "1": "right"}
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model")  # the first of them counts
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _OUTSIDE = {
     "embedding": "model.embed_tokens.weight",
@@ -88,7 +90,7 @@ def transposed(path: str) -> bool:
 
 def load(
     folder: str | Path,
-    dtype: str | None = None,
+    dtype: Any = None,
     sharding: Sharding | Mesh | Any | None = None,
     advance: Advance = lambda count: None,
 ) -> tuple[Model, Any]:
@@ -98,7 +100,8 @@ def load(
 
     Args:
       folder: with `config.json` and safetensors, single or sharded.
-      dtype: of the parameters and the computation; None: as the files have it.
+      dtype: of the parameters and the computation, as NumPy, JAX or a name says it: float32, bfloat16 or float16;
+        None: as the files have it.
       sharding: a sharding for all tensors, a tree of them like the parameters, or a mesh, over which the table of
         `parallel.rules` lays them; None: whole on the first device.
       advance: called after each tensor.
@@ -110,9 +113,11 @@ def load(
     Raises:
       InputError: an unknown architecture; tensors missing, left over or of other shapes; NaNs. All that is wrong
         is listed by name.
+      ValueError: another dtype.
     """
     folder = Path(folder)
     stored = tensors.find(folder)
+    dtype = None if dtype is None else _name_of(dtype)
     model = _described(folder, stored, dtype)
     places, problems = _places(model, sharding), []
     params: dict[str, jax.Array] = {}
@@ -128,6 +133,14 @@ def load(
     if problems:
         raise _unusable(folder, problems)
     return model, unflatten_dict(params, sep="/")
+
+
+def _name_of(dtype: Any) -> str:
+    """A type of parameters as a configuration has it: text, which JSON can hold."""
+    name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+    if name not in (known := [found.name for found in tensors.DTYPES.values()]):
+        raise ValueError(f"dtype={name!r}: expected one of {', '.join(known)}")
+    return name
 
 
 def describe(folder: str | Path) -> Model:
@@ -219,14 +232,19 @@ def _differences(model: Model, stored: dict[str, Tensor]) -> Iterator[str]:
 
 def _tokenizer_problems(folder: Path, rows: int) -> Iterator[str]:
     """A token that the embedding has no row for; more rows than tokens are fine, they are often padded."""
-    if not (folder / "tokenizer.json").is_file():
-        return
-    known = tensors.read_json(folder / "tokenizer.json")
+    path = next((folder / name for name in _VOCABULARIES if (folder / name).is_file()), None)
+    if path is not None and (last := _last_token(path)) >= rows:
+        yield f"{path.name} has token {last}, the embedding {rows} rows"
+
+
+def _last_token(path: Path) -> int:
+    """The largest id of a tokenizer."""
+    if path.suffix == ".model":
+        return SentencePiece(path).size - 1
+    known = tensors.read_json(path)
     vocabulary = (known.get("model") or {}).get("vocab") or {}
     ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-    last = max([*ids, *(token["id"] for token in known.get("added_tokens") or [])], default=0)
-    if last >= rows:
-        yield f"tokenizer.json has token {last}, the embedding {rows} rows"
+    return max([*ids, *(token["id"] for token in known.get("added_tokens") or [])], default=0)
 
 
 def _place(where: Tensor, swapped: bool, dtype: np.dtype, sharding: Sharding) -> tuple[jax.Array, bool]:

@@ -74,11 +74,14 @@ def _none(folder: Path, single: str) -> InputError:
     pickled = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLED)
     if not pickled:
         return InputError(f"{folder}: neither {single} nor {single}.index.json is there; give a Hugging Face folder")
-    reader = "transformers import AutoModelForCausalLM" if single == SINGLE else "peft import AutoPeftModelForCausalLM"
+    settings = folder / "config.json"
+    scores = settings.is_file() and "ForTokenClassification" in settings.read_text(encoding="utf-8", errors="replace")
+    reader = f"transformers import AutoModelFor{'TokenClassification' if scores else 'CausalLM'}"
+    reader = reader if single == SINGLE else "peft import AutoPeftModelForCausalLM"
     return InputError(
         f"{folder}: only pickled weights ({', '.join(pickled)}), which run code when they are read; expected "
         f'safetensors. If you trust them, convert: python -c "from {reader} as M; '
-        f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\""
+        f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\"; copy the tokenizer too"
     )
 
 

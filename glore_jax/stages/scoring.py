@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ def score(model: Path, source: Path, output: Path, threshold: float, tokenizer: 
     solutions = traces.read(source)
     decoder, params = read_model(model)
     readings = read_with(read_tokenizer(model, tokenizer), solutions, decoder.config.vocab_size)
+    _check_lengths(solutions, readings, decoder.config.max_positions)
     with progress.track(len(readings), "solutions", "score") as bar:
         values = reward_models.values(decoder, params, readings, bar.advance)
+    _check_numbers(solutions, values)
     rows = scored(solutions, values, threshold)
     if output.suffix == ".parquet":
         files.write_table(output, rows, Scored)
@@ -52,6 +55,31 @@ def score(model: Path, source: Path, output: Path, threshold: float, tokenizer: 
         files.write_text(output, "".join(lines))
     wrong = sum(row.first_error >= 0 for row in rows)
     progress.say(f"{output}: {len(rows):,} solutions, {wrong:,} with a step under {threshold}")
+
+
+def _check_lengths(solutions: Sequence[Judged], readings: Sequence[Reading], longest: int) -> None:
+    """InputError where a solution is longer than the model was made for: it would be read, and its values mean nothing.
+
+    Args:
+      longest: in tokens; 0 where nobody said.
+    """
+    sizes = {s.id: len(r.tokens) for s, r in zip(solutions, readings, strict=True) if len(r.tokens) > longest > 0}
+    if sizes:
+        name, size = next(iter(sizes.items()))
+        raise InputError(
+            f"{len(sizes)} solutions have more than the {longest} tokens that the model was made for, {name!r} "
+            f"({size}) first; remove them, or take another model"
+        )
+
+
+def _check_numbers(solutions: Sequence[Judged], values: Sequence[tuple[float, ...]]) -> None:
+    """InputError where a value is no number: such a step is under no threshold, so it would pass for a right one."""
+    names = [judged.id for judged, found in zip(solutions, values, strict=True) if any(map(math.isnan, found))]
+    if names:
+        raise InputError(
+            f"the model gives {len(names)} of {len(values)} solutions values that are no numbers, {names[0]!r} first: "
+            "its weights are NaN, or too large for the type they are saved in; take another model"
+        )
 
 
 def read_model(folder: Path) -> tuple[Decoder, Any]:

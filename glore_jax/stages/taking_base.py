@@ -91,7 +91,7 @@ def check_questions(sampling: Any, tokenizer: Tokenizer, rows: list[Problem]) ->
 def describe(folder: Path, tokenizer: Tokenizer) -> DecoderConfig:
     """The base model that the stage would write, from configuration and headers alone."""
     if _is_published(folder):
-        config = _published(folder, tokenizer).decoder.config
+        config = _published(folder).decoder.config
         return vocabulary.grown(config, tokenizer.vocab_size)
     config = DecoderConfig(**checkpoints.read_config(folder / artifacts.MODEL))
     _check_rows(folder, config, tokenizer.vocab_size)
@@ -107,14 +107,13 @@ def _is_published(folder: Path) -> bool:
     return published
 
 
-def _published(folder: Path, tokenizer: Tokenizer) -> CausalLM:
-    """A published language model, its weights unread, whose embedding has a row for every token of its vocabulary."""
+def _published(folder: Path) -> CausalLM:
+    """A published language model, its weights unread."""
     model = huggingface.describe(folder)
     if not isinstance(model, CausalLM):
         raise InputError(
             f"{folder}: a value model; base.path takes a language model, one of architecture ...ForCausalLM"
         )
-    _check_rows(folder, model.decoder.config, tokenizer.vocab_size - tokenizer.added)
     return model
 
 
@@ -133,7 +132,7 @@ def _load(folder: Path, tokenizer: Tokenizer) -> tuple[Any, DecoderConfig]:
         config = DecoderConfig(**raw)
         _check_rows(folder, config, tokenizer.vocab_size)
         return params, config
-    _published(folder, tokenizer)  # before the weights are read
+    _published(folder)  # before the weights are read
     model, params = huggingface.load(folder)
     config = model.decoder.config
     if tokenizer.added:

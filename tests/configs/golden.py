@@ -20,6 +20,7 @@ PINNED = (
     "traces_value.py",
     *PUBLISHED,
     "gsm8k.py:lora",
+    "gsm8k_tiny.py",
 )
 RENEW = (
     "If the change is meant, renew the pinned values with `python tests/configs/golden.py`, and make again what "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
+import handmade
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,6 +67,20 @@ def test_half_precision_stays_or_is_widened(dtype: Any, tmp_path: Path):
         logits = call(model, params, tokens)
         assert logits.dtype == jnp.float32
         np.testing.assert_allclose(logits, call(wide, widened, tokens), atol=0.3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", jnp.bfloat16, BFLOAT16])
+def test_a_type_may_be_said_as_numpy_and_jax_do(dtype: Any, tmp_path: Path):
+    model, params = huggingface.load(checkpoints.write(tmp_path, checkpoints.config("qwen2")), dtype=dtype)
+    assert model.decoder.config.dtype == "bfloat16"  # text: a configuration is written as JSON
+    assert {x.dtype for x in jax.tree.leaves(params)} == {BFLOAT16}
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8", np.float64])
+def test_a_type_that_no_model_has_is_refused(dtype: Any, tmp_path: Path):
+    folder = checkpoints.write(tmp_path, checkpoints.config("qwen2"))
+    with pytest.raises(ValueError, match=r"dtype='(bf16|int8|float64)': expected one of float32, float16, bfloat16"):
+        huggingface.load(folder, dtype=dtype)
 
 
 def test_shards_are_written_and_read(tmp_path: Path):
@@ -132,6 +147,13 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(tmp_path: Pa
     added = [{"id": 63, "content": "<a>"}, {"id": 64, "content": "<b>"}]
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "added_tokens": added}))
     assert "tokenizer.json has token 64, the embedding 64 rows" in refusal(folder)
+
+
+def test_a_sentencepiece_model_with_more_pieces_than_the_embedding_is_refused(tmp_path: Path):
+    folder = checkpoints.write(tmp_path, checkpoints.config("qwen2"))
+    handmade.tokenizer().save(folder)
+    last = handmade.tokenizer().vocab_size - 1
+    assert f"tokenizer.model has token {last}, the embedding 64 rows" in refusal(folder)
 
 
 def test_nans_are_named(tmp_path: Path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from glore_jax.errors import InputError
-from glore_jax.models import adapters, decoder, lora
+from glore_jax.models import adapters, decoder, huggingface, lora
 from glore_jax.models.decoder import CausalLM
 from glore_jax.models.lora import LoraConfig
 from glore_jax.training import losses
@@ -134,7 +136,15 @@ def test_all_that_is_wrong_with_an_adapter_is_listed_at_once(tmp_path: Path):
         assert line in str(error.value)
 
 
-@pytest.mark.parametrize(("change", "message"), [({"r": None}, "r is None"), ({"peft_type": "IA3"}, "is IA3")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"r": None}, "r is None"),
+        ({"peft_type": "IA3"}, "is IA3"),
+        ({"alora_invocation_tokens": [5, 9]}, r"alora_invocation_tokens is \[5, 9\]"),  # adapts only behind these
+        ({"kasa_config": {"beta": 0.1}}, "kasa_config is"),  # changes the layers themselves
+    ],
+)
 def test_adapters_of_other_kinds_are_refused(change: dict[str, Any], message: str, tmp_path: Path):
     config = LoraConfig(4, 8.0, ("wq",))
     adapters.save(config, random_adapter(config), tmp_path, MODEL)
@@ -150,6 +160,23 @@ def test_rank_stabilised_adapters_keep_their_scale(tmp_path: Path):
     raw = json.loads((tmp_path / adapters.SETTINGS).read_text()) | {"use_rslora": True}
     (tmp_path / adapters.SETTINGS).write_text(json.dumps(raw))
     assert adapters.load(tmp_path, MODEL)[0].scale == 8.0 / 4**0.5
+
+
+def test_the_page_says_how_an_adapter_is_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = Path(__file__).parents[2] / "docs" / "base_model.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    huggingface.save(MODEL, PARAMS, "FOLDER")
+    Path("FOLDER/tokenizer_config.json").write_text("{}")
+    config = LoraConfig(4, 8.0, ("wq", "down"))
+    adapter = random_adapter(config)
+    adapters.save(config, adapter, "ADAPTER", MODEL)
+    exec(compile(block, page.name, "exec"), {})
+    again, found = huggingface.load("MERGED")
+    assert again == MODEL
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(near, found, lora.merge(PARAMS, adapter, config))
+    assert Path("MERGED/tokenizer_config.json").is_file()
 
 
 def test_nans_and_pickles_are_refused(tmp_path: Path):

@@ -6,6 +6,10 @@ Needs the extra `parity`; `test_families.py` has the pinned figures for machines
 from __future__ import annotations
 
 import functools
+import re
+import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ with warnings.catch_warnings():
     torch = pytest.importorskip("torch", reason="the extra `parity` is not installed")
     transformers = pytest.importorskip("transformers", reason="the extra `parity` is not installed")
 
+from glore_jax.errors import InputError
 from glore_jax.models import families, huggingface
 from glore_jax.models.value_head import ValueModel
 
@@ -128,3 +133,20 @@ def test_scores_are_those_of_token_classification(family: str, tmp_path: Path):
     ours = np.asarray(jax.nn.sigmoid(call(value_model, values)))
     assert_near(ours, torch.softmax(scores, dim=-1)[..., 1].numpy())
     assert np.std(ours) > 0.1
+
+
+@pytest.mark.parametrize("kind", [families.CAUSAL, families.VALUE])
+def test_the_command_that_converts_pickled_weights_does(kind: str, tmp_path: Path):
+    """As the refusal of such a folder gives it."""
+    given = checkpoints.write(tmp_path / "given", checkpoints.config("qwen3"))
+    theirs = getattr(transformers, f"AutoModel{kind}").from_pretrained(given)
+    theirs.save_pretrained(tmp_path / "plain")
+    (tmp_path / "pickled").mkdir()
+    shutil.copy(tmp_path / "plain" / "config.json", tmp_path / "pickled")
+    torch.save(theirs.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    with pytest.raises(InputError) as error:
+        huggingface.load(tmp_path / "pickled")
+    (command,) = re.findall(r'python -c "(.+)"', str(error.value))
+    subprocess.run([sys.executable, "-c", command], check=True, capture_output=True)
+    _, params = huggingface.load(tmp_path / "pickled-safetensors")
+    jax.tree.map(np.testing.assert_array_equal, params, huggingface.load(tmp_path / "plain")[1])

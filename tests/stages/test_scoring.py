@@ -138,6 +138,11 @@ def test_what_is_refused_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     made, params = model()
     (tmp_path / "run" / "student").mkdir()
     artifacts.write_model(tmp_path / "run" / "student", {"decoder": params["decoder"]}, made.config)
+    (tmp_path / "run" / "spoilt").mkdir()
+    spoilt = {**params, "value_head": {**params["value_head"], "bias": jnp.float32(jnp.nan)}}
+    artifacts.write_model(tmp_path / "run" / "spoilt", spoilt, made.config)
+    short = Decoder(dataclasses.replace(made.config, max_positions=30))
+    huggingface.save(ValueModel(short), params, tmp_path / "short", tmp_path / "run" / "base" / "tokenizer.model")
     checkpoints.write(tmp_path / "lm", checkpoints.config("llama3"))
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "a", "question": "?", "steps": ["x", ""]}\n')
@@ -151,6 +156,8 @@ def test_what_is_refused_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFi
         ({"--input": tmp_path / "absent"}, "absent: cannot be read"),
         ({"--model": tmp_path / "absent"}, "absent: no folder there; give that of a value model"),
         ({"--model": tmp_path / "run" / "student"}, "student: it has no value head"),
+        ({"--model": tmp_path / "run" / "spoilt"}, "gives 3 of 3 solutions values that are no numbers, 'a' first"),
+        ({"--model": tmp_path / "short"}, "have more than the 30 tokens that the model was made for, 'a' (47) first"),
         ({"--model": tmp_path / "lm"}, "lm: a language model; expected one for token classification"),
         ({"--model": tmp_path / "run" / "base"}, "not a model of glore_jax"),
     ]

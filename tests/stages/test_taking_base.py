@@ -161,7 +161,7 @@ def huggingface_value(folder: Path, raw: dict[str, Any]) -> None:
         ("no config", r"neither model\.safetensors nor .*index\.json"),
         ("value model", "a value model; base.path takes a language model"),
         ("small embedding", r"tokenizer\.json has token \d+, the embedding 300 rows"),
-        ("small embedding, SentencePiece", r"the tokenizer has \d+ tokens, the embedding 300 rows"),
+        ("small embedding, SentencePiece", r"tokenizer\.model has token \d+, the embedding 300 rows"),
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path: Path, fault: str, message: str):

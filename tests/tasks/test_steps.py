@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import public_data
 import pytest
@@ -57,3 +58,10 @@ def test_the_lines_of_gsm8k_are_its_steps():
     solutions = [json.loads(line)["answer"] for line in lines]
     assert len(solutions) == 8792
     assert all(steps.split(s) == [line.strip() for line in s.split("\n") if line.strip()] for s in solutions)
+    found = [step for solution in solutions for step in steps.split(solution)]
+    last, results = (sum(mark in step for step in found) for mark in ("####", "<<"))
+    page = " ".join((Path(__file__).parents[2] / "docs" / "tasks.md").read_text("utf-8").split())
+    assert (
+        f"of the {len(found):,} lines {results:,} hold one annotation, none holds two, {last:,} are answer lines and "
+        f"{len(found) - results - last:,} hold none" in page
+    )
