@@ -35,8 +35,12 @@ class Continuation:
         """What a model that reads `max_length` tokens can be asked: of a longer context the last tokens.
 
         Raises:
-          InputError: the continuation alone is longer than that.
+          InputError: the continuation alone is longer than that, or nothing stands before it.
         """
+        if not context:
+            raise InputError(
+                "a context has no token, being white space alone; begin the task's doc_to_text with a word"
+            )
         if len(written) > max_length:
             raise InputError(
                 f"a continuation has {len(written)} tokens, and the model reads {max_length}; give a larger "
@@ -64,7 +68,8 @@ def loglikelihoods(
     mesh = meshes.make()
     params = jax.device_put(params, rules.replicated(mesh))
     out = [(0.0, True)] * len(continuations)
-    for batch, count, width in batches([len(c.tokens) - 1 for c in continuations], mesh.size, rows * mesh.size):
+    lengths = [max(1, len(c.tokens) - 1) for c in continuations]  # of what is read
+    for batch, count, width in batches(lengths, mesh.size, rows * mesh.size):
         inputs, targets = np.zeros((count, width), np.int32), np.zeros((count, width), np.int32)
         length, given = (np.zeros(count, np.int32) for _ in range(2))
         for r, i in enumerate(batch):

@@ -79,6 +79,12 @@ def test_a_long_context_loses_its_beginning():
     assert Continuation.of([1, 2, 3], [4, 5], 2) == Continuation((3, 4, 5), 1)
     with pytest.raises(InputError, match=r"a continuation has 3 tokens, and the model reads 2; give a larger --max-le"):
         Continuation.of([1], [2, 3, 4], 2)
+    with pytest.raises(InputError, match="a context has no token, being white space alone"):
+        Continuation.of([], [2], 9)
+
+
+def test_an_empty_continuation_is_certain():
+    assert loglikelihoods(*tiny.random_decoder(), [Continuation.of([5], [], 9)], rows=1) == [(0.0, True)]
 
 
 @pytest.mark.parametrize(
