@@ -40,6 +40,10 @@ setup(
         "latex": [
             "math-verify[antlr4_13_2]>=0.8",  # whether two answers in LaTeX are equal
         ],
+        # `glore harness`. Not for everybody: it brings scikit-learn, pandas and more, but not torch.
+        "lm-eval": [
+            "lm-eval>=0.4.13",  # lm-evaluation-harness: its tasks, their metrics and its table
+        ],
         "test": [
             "glore_jax[datasets,latex]",  # the tests read prepared data sets and judge LaTeX
             "pytest>=8",  # the test runner

@@ -32,6 +32,7 @@ examples:
                                                                        step values of other people's solutions
   glore evaluate --benchmark=processbench --input=math.json --predictions=values.jsonl
                                                                        how well they find the first error
+  glore harness --run=runs/seed0 --tasks=my_task --include=my_tasks    tasks of lm-evaluation-harness
   glore convert models/Llama-2-7b-hf models/llama2_7b_orbax            a model for other JAX code, and back
 
 `glore COMMAND --help` says more about each."""
@@ -117,6 +118,17 @@ examples:
   glore evaluate --benchmark=processbench --input=math.json.gz --predictions=values.jsonl
   glore evaluate --benchmark=when --input=solutions.jsonl --predictions=values.jsonl --output=when.json"""
 
+_HARNESS = """\
+Runs tasks of lm-evaluation-harness (extra `lm-eval`) and prints its table. --model is a language model: a Hugging Face
+folder, or a stage of a run (base, sft, expert_iteration). --run is a finished run with the refinement system around its
+student, for tasks whose prompt is the plain question; --draft leaves the system out and keeps the way of asking.
+
+examples:
+  glore harness --model=FOLDER --tasks=gsm8k,arc_easy --fewshot=5
+  glore harness --model=runs/arithmetic/expert_iteration --tasks=my_task --include=my_tasks --limit=100
+  glore harness --run=runs/arithmetic --tasks=my_task --include=my_tasks --output=system.json
+  glore harness --run=runs/arithmetic --draft --tasks=my_task --include=my_tasks --output=draft.json"""
+
 _CONVERT = """\
 Writes the model in SRC as a folder of the other kind: one of Hugging Face (config.json and safetensors) as an Orbax
 checkpoint, an Orbax checkpoint that this command made as a Hugging Face folder, and so the folder of a stage of a run.
@@ -176,6 +188,18 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate.add_argument("--input", required=True, type=Path, metavar="FILE", help="solutions with verdicts")
     evaluate.add_argument("--predictions", required=True, type=Path, metavar="FILE", help="what `glore score` wrote")
     evaluate.add_argument("--output", type=Path, metavar="FILE.json", help="also write the figures as JSON")
+    harness = made.add_parser("harness", help="tasks of lm-evaluation-harness", description=_HARNESS)
+    who = harness.add_mutually_exclusive_group(required=True)
+    who.add_argument("--model", type=Path, metavar="DIR", help="folder of a language model")
+    who.add_argument("--run", type=Path, metavar="DIR", help="work folder of a finished run")
+    harness.add_argument("--tasks", required=True, metavar="A,B", help="tasks of the harness, or YAML files")
+    harness.add_argument("--include", type=Path, metavar="DIR", help="folder with tasks of your own")
+    harness.add_argument("--draft", action="store_true", help="of a run: the student's draft, nothing refined")
+    harness.add_argument("--fewshot", type=int, metavar="N", help="examples before each question (as the task has it)")
+    harness.add_argument("--limit", type=int, metavar="N", help="rows of each task (all)")
+    harness.add_argument("--max-length", type=int, metavar="N", help="tokens the model reads (as its config.json says)")
+    harness.add_argument("--batch", type=int, metavar="N", help="rows computed together on each device (16)")
+    harness.add_argument("--output", type=Path, metavar="FILE.json", help="also write the results as JSON")
     convert = made.add_parser("convert", help="models between Hugging Face and Orbax", description=_CONVERT)
     convert.add_argument("source", type=Path, metavar="SRC", help="folder of a model")
     convert.add_argument("target", type=Path, metavar="DST", help="folder to make")
@@ -187,6 +211,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "report": report,
         "score": score,
         "evaluate": evaluate,
+        "harness": harness,
         "convert": convert,
     }
 
@@ -237,6 +262,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stages.report(options.dirs, options.output)
         elif options.command == "score":
             _score(options)
+        elif options.command == "harness":
+            _harness(options)
         elif options.command == "convert":
             _convert(options)
         else:
@@ -274,6 +301,29 @@ def _score(options: argparse.Namespace) -> None:
     from glore_jax.stages import scoring
 
     scoring.score(options.model, options.input, options.output, options.threshold, options.tokenizer)
+
+
+def _harness(options: argparse.Namespace) -> None:
+    prepare_jax(ConfigDict())
+    try:
+        from glore_jax.stages import harness
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"`glore harness` needs lm-evaluation-harness ({error}); install it with: pip install 'glore_jax[lm-eval]' "
+            "(in a checkout: .venv/bin/python -m pip install -e '.[lm-eval]')"
+        ) from error
+    sizes = {"max_length": options.max_length, "batch_size": options.batch}
+    given = {name: value for name, value in sizes.items() if value is not None}
+    if options.run is None:
+        if options.draft:
+            raise InputError("--draft is of a run; give --run=DIR, or leave it out")
+        lm = harness.LanguageModel(options.model, **given)
+    else:
+        if given or options.fewshot is not None:
+            raise InputError("--fewshot, --max-length and --batch are of --model; a run is given the plain question")
+        lm, options.fewshot = harness.System(options.run, options.draft), 0
+    names = [name for name in options.tasks.split(",") if name]
+    harness.evaluate(lm, names, options.include, options.fewshot, options.limit, options.output)
 
 
 def _convert(options: argparse.Namespace) -> None:

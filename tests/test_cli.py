@@ -96,6 +96,8 @@ def test_run_stages_report(tmp_path: Path, config: str, capsys: pytest.CaptureFi
         (["score", "--model=W"], "the following arguments are required: --input, --output; `glore score --help`"),
         (["score", "--model=W", "--input=W", "--output=W", "--treshold=1"], "did you mean --threshold"),
         (["score", "--model=W", "--input=W", "--output=W", "--threshold=x"], "--threshold: invalid float value: 'x'"),
+        (["harness", "--tasks=t"], "one of the arguments --model --run is required; `glore harness --help` shows"),
+        (["harness", "--tasks=t", "--model=m", "--run=r"], "argument --run: not allowed with argument --model"),
         (["convert", "a"], "the following arguments are required: DST; `glore convert --help` shows examples"),
         (["convert", "a", "b", "c"], "`glore convert` does not know c; every option of `glore convert` begins with --"),
         (["evaluate", "--benchmark=where", "--input=W"], "the following arguments are required: --predictions"),
@@ -120,7 +122,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["train"], ["check"], ["stages"], ["report"], ["score"], ["evaluate"], ["convert"]]
+    "command",
+    [[], ["run"], ["train"], ["check"], ["stages"], ["report"], ["score"], ["evaluate"], ["harness"], ["convert"]],
 )
 def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
@@ -152,6 +155,17 @@ def test_options_of_score_and_evaluate():
         options, _ = cli.parse(["evaluate", f"--benchmark={benchmark}", "--input=i", "--predictions=p"])
         assert (options.benchmark, options.output) == (benchmark, None)
     assert set(cli.BENCHMARKS) == set(benchmarks.MODULES)
+
+
+def test_the_harness_is_asked_for_where_it_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(cli, "prepare_jax", lambda config: None)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "glore_jax.stages.harness", raising=False)
+    assert cli.main(["harness", "--model=m", "--tasks=t"]) == 2
+    assert "needs lm-evaluation-harness (import of lm_eval halted" in (shown := capsys.readouterr().err)
+    assert "pip install 'glore_jax[lm-eval]'" in shown
 
 
 def _glore(arguments: list[str], **environment: str) -> subprocess.Popen[str]:

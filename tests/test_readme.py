@@ -80,7 +80,17 @@ def test_commands_in_running_text_exist(page: Path):
         if program == "make":
             check_make(words)
         elif not words[0].startswith("-"):
-            assert words[0] in ("run", "train", "check", "stages", "report", "score", "evaluate", "convert"), command
+            assert words[0] in (
+                "run",
+                "train",
+                "check",
+                "stages",
+                "report",
+                "score",
+                "evaluate",
+                "harness",
+                "convert",
+            ), command
 
 
 def test_the_readme_starts_with_the_two_commands():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,14 +15,11 @@ import numpy as np
 from glore_jax.models import decoder, value_head
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
+from glore_jax.parallel.rows import batches
 from glore_jax.records import Problem, Solution, StepLabels
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training.batches import Example, value_example
-
-_SCORE_ROWS = 64
-_SCORE_STEP = 64  # rows are padded to a multiple of this many tokens or more, so few shapes are compiled
-_SCORE_CELLS = _SCORE_ROWS * 512**2  # query and key pairs of a batch: of longer rows there are fewer, or memory ends
 
 
 def orm_labels(traces: Sequence[Solution]) -> list[StepLabels]:
@@ -150,7 +147,7 @@ def values(
     mesh = meshes.make()
     params = jax.device_put(params, rules.replicated(mesh))
     out: list[tuple[float, ...]] = [()] * len(readings)
-    for batch, rows, width in _batches([len(reading.tokens) for reading in readings], mesh.size):
+    for batch, rows, width in batches([len(reading.tokens) for reading in readings], mesh.size):
         tokens = np.zeros((rows, width), np.int32)
         length, prompt = (np.zeros(rows, np.int32) for _ in range(2))
         for r, i in enumerate(batch):
@@ -162,23 +159,3 @@ def values(
             out[i] = tuple(float(found[r, p]) for p in readings[i].ends)
         advance(len(batch))
     return out
-
-
-def _batches(lengths: Sequence[int], devices: int) -> Iterator[tuple[list[int], int, int]]:
-    """Which rows go together, the shortest first, and the shape [rows, width] that they are padded to.
-
-    >>> [(len(batch), rows, width) for batch, rows, width in _batches([100] * 70 + [700] * 40, 1)]
-    [(64, 64, 128), (16, 16, 768), (16, 16, 768), (14, 16, 768)]
-    """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    while order:
-        rows = _SCORE_ROWS
-        while True:
-            longest = lengths[order[:rows][-1]]
-            step = max(_SCORE_STEP, 2 ** (longest.bit_length() - 3))  # of long rows an eighth to a quarter
-            width = -(-longest // step) * step
-            if rows <= devices or rows * width**2 <= _SCORE_CELLS:
-                break
-            rows //= 2
-        yield order[:rows], rows, width
-        order = order[rows:]

@@ -203,9 +203,9 @@ class _Pass:
         written, logprob = np.asarray(slots.written_BxR), np.asarray(slots.logprob_B)
         tokens = 0
         for slot in done:
-            row = written[slot]
+            row = written[slot, : self.limits[self.owner[slot]]]  # what comes after it may look like an end
             ends = np.flatnonzero(row == self.shapes.eos)
-            size = int(ends[0]) + 1 if len(ends) else self.limits[self.owner[slot]]
+            size = int(ends[0]) + 1 if len(ends) else len(row)
             completions[self.owner[slot]] = Completion(
                 tuple(int(t) for t in row[:size]), bool(len(ends)), float(logprob[slot])
             )

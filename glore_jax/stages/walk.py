@@ -1,14 +1,18 @@
-"""Stages that walk problems through the whole system: dev for the thresholds, then test, once."""
+"""Stages that walk problems through the whole system: dev for the thresholds, then test, once. And any questions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from glore_jax import decisions, files, tasks
+from ml_collections import ConfigDict
+
+from glore_jax import decisions, files, tasks, workfolder
+from glore_jax.errors import InputError
 from glore_jax.evaluation import refinements
 from glore_jax.method import refinement, refiners, reward_models
-from glore_jax.pipeline import StageContext
+from glore_jax.pipeline import Stage, StageContext
 from glore_jax.records import Candidate, Case, Problem, Solution
 from glore_jax.sampling import solutions
 from glore_jax.stages import artifacts
@@ -18,17 +22,23 @@ REWRITE_SCORERS = ("orm", "sorm")  # the one chooses, the other colours the page
 REFINERS = {"global": "global_refiner", "local": "local_refiner", "value_conditioned": "value_refiner"}
 
 
-class _Walk:
-    """One split's way through the system; every artifact is read once."""
+class Walk:
+    """The problems' way through the system; every artifact is read once.
 
-    def __init__(self, context: StageContext, problems: Sequence[Problem]):
-        self.context, self.problems = context, list(problems)
+    Args:
+      scorers: the value models that there are.
+      oracle: of the problems, if they have one.
+    """
+
+    def __init__(
+        self, context: StageContext, problems: Sequence[Problem], scorers: Sequence[str], oracle: tasks.Oracle | None
+    ):
+        self.context, self.problems, self.oracle = context, list(problems), oracle
         self.by_id = {p.id: p for p in problems}
         self.tokenizer = artifacts.read_tokenizer(context)
-        self.oracle = tasks.oracle(context.config.task.name)
-        self.values = {name: artifacts.read_model(context.input(name), "float32") for name in VALUE_MODELS}
+        self.values = {name: artifacts.read_model(context.input(name), "float32") for name in scorers}
         # Samples and rewrites are often what was read before; reading it once also makes them equal to the last bit.
-        self.scored: dict[str, dict[Any, tuple[float, ...]]] = {name: {} for name in VALUE_MODELS}
+        self.scored: dict[str, dict[Any, tuple[float, ...]]] = {name: {} for name in scorers}
         self.rewritten: dict[Any, Solution] = {}
 
     def candidates(self, found: Sequence[Solution], scorers: Sequence[str]) -> list[Candidate]:
@@ -58,7 +68,7 @@ class _Walk:
         read = [n % count < scored for n in range(len(found))]
         parts = {
             whether: iter(self.candidates([s for s, r in zip(found, read, strict=True) if r == whether], scorers))
-            for whether, scorers in ((True, VALUE_MODELS), (False, ()))
+            for whether, scorers in ((True, tuple(self.values)), (False, ()))
         }
         return [next(parts[r]) for r in read]
 
@@ -85,6 +95,14 @@ class _Walk:
         truth = [d.first_false for d in drafts]
         return [at if false is None or false < 0 else false for false, at in zip(truth, located, strict=True)]
 
+    def rewrites(self, drafts: Sequence[Candidate], threshold: float) -> tuple[list[int], dict[str, list[Candidate]]]:
+        """Where the SORM locates each draft's error, and both refiners' rewrites, from which the ORM chooses."""
+        located = [refinement.locate(d.values["sorm"], threshold) for d in drafts]
+        return located, {
+            "global": self.refine("global", drafts, "global refinements"),
+            "local": self.refine("local", drafts, "local refinements", errors=located),
+        }
+
     def run(self, thresholds: dict[str, float] | None) -> tuple[list[Case], dict[str, float]]:
         """Cases of all problems; where no thresholds are given they are tuned on these very problems."""
         settings = self.context.config
@@ -97,11 +115,7 @@ class _Walk:
             count, samples = 0, []  # no threshold depends on samples
         chosen = dict(thresholds) if thresholds else refinement.value_thresholds(drafts, VALUE_MODELS)
         sorm = [d.values["sorm"] for d in drafts]
-        located = [refinement.locate(v, chosen["sorm_where"]) for v in sorm]
-        made = {
-            "global": self.refine("global", drafts, "global refinements"),
-            "local": self.refine("local", drafts, "local refinements", errors=located),
-        }
+        located, made = self.rewrites(drafts, chosen["sorm_where"])
         if thresholds:  # no threshold depends on the others
             made["value_conditioned"] = self.refine("value_conditioned", drafts, "value-conditioned ones", values=sorm)
             if self.oracle is not None:
@@ -123,6 +137,11 @@ class _Walk:
         return cases, chosen
 
 
+def _of_split(context: StageContext, split: str) -> Walk:
+    oracle = tasks.oracle(context.config.task.name)
+    return Walk(context, artifacts.read_problems(context, split), VALUE_MODELS, oracle)
+
+
 def _counts(cases: Sequence[Case], thresholds: dict[str, float], ranker: str) -> dict[str, Any]:
     right = [c.draft.solution.right for c in cases]
     system = [decisions.system(c, thresholds["rank_margin"], ranker).solution.right for c in cases]
@@ -135,7 +154,7 @@ def _counts(cases: Sequence[Case], thresholds: dict[str, float], ranker: str) ->
 
 def tuning(context: StageContext) -> dict[str, Any]:
     """Chooses the thresholds of WHERE and WHEN on dev."""
-    cases, thresholds = _Walk(context, artifacts.read_problems(context, "dev")).run(None)
+    cases, thresholds = _of_split(context, "dev").run(None)
     files.write_table(context.folder / "cases.parquet", cases, Case)
     files.write_json(context.folder / "thresholds.json", thresholds)
     counts = _counts(cases, thresholds, context.config.evaluation.ranker)
@@ -145,6 +164,48 @@ def tuning(context: StageContext) -> dict[str, Any]:
 def test(context: StageContext) -> dict[str, Any]:
     """The one look at the test problems."""
     thresholds = files.read_json(context.input("tuning") / "thresholds.json")
-    cases, _ = _Walk(context, artifacts.read_problems(context, "test")).run(thresholds)
+    cases, _ = _of_split(context, "test").run(thresholds)
     files.write_table(context.folder / "cases.parquet", cases, Case)
     return _counts(cases, thresholds, context.config.evaluation.ranker)
+
+
+def of_finished(workdir: Path) -> StageContext:
+    """What a stage of a finished run would be given that reads all others; it writes nothing.
+
+    Raises:
+      InputError: it is no work folder; and, where a stage is read, it is not done or damaged.
+    """
+    config = ConfigDict(workfolder.read_config(workdir))
+
+    def finished(name: str) -> Path:
+        manifest = workfolder.read_manifest(workdir / name, name)
+        if manifest is None:
+            raise InputError(
+                f"{workdir / name}: the stage is not done; finish the run: glore run --config=… --workdir={workdir}"
+            )
+        workfolder.verify(workdir / name, manifest, content=True)
+        return workdir / name
+
+    stage = Stage("answers", (), lambda context: {}, "answer questions", ())
+    return StageContext(stage, config, workdir, workdir, False, config.seed, finished, lambda: None)
+
+
+def answers_to(context: StageContext, questions: Sequence[str]) -> list[Candidate]:
+    """The whole system's answers to anybody's questions, at the thresholds and by the ranker of the run."""
+    thresholds = files.read_json(context.input("tuning") / "thresholds.json")
+    walk = Walk(context, asked(questions), REWRITE_SCORERS, None)
+    drafts = walk.sample("expert_iteration", 1, 0.0, "drafts", scored=1)
+    _, made = walk.rewrites(drafts, thresholds["sorm_where"])
+    rewrites = [[made[name][n] for name in decisions.REFINERS] for n in range(len(drafts))]
+    how = thresholds["rank_margin"], context.config.evaluation.get("ranker", "orm")  # of before there was a choice
+    return [decisions.rerank(draft, mine, *how) for draft, mine in zip(drafts, rewrites, strict=True)]
+
+
+def drafts_of(context: StageContext, questions: Sequence[str]) -> list[Candidate]:
+    """The student's answers, before anything is refined."""
+    return Walk(context, asked(questions), (), None).sample("expert_iteration", 1, 0.0, "drafts", scored=0)
+
+
+def asked(questions: Sequence[str]) -> list[Problem]:
+    """Questions as problems whose answers nobody here knows."""
+    return [Problem(f"question-{n}", question, answer="") for n, question in enumerate(questions)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from glore_jax.errors import InputError
 from glore_jax.text import chat, tokenizers, vocabularies
+from glore_jax.text.plain import OfRun, Plain, Published
 from glore_jax.text.tokenizers import MARKS, STEP_END, Tokenizer
 from glore_jax.text.vocabularies import HuggingFace, SentencePiece, Vocabulary
 
@@ -125,24 +126,38 @@ def load(folder: str | Path, marks: str = "tokens", with_chat: bool = False) -> 
         return reopen(folder)
     path = _file(folder)
     settings, model = _read(folder / _SETTINGS), _read(folder / "config.json")
-    if path.suffix == ".json":
-        vocabulary: Vocabulary = HuggingFace(path)
-    else:
-        vocabulary = SentencePiece(path, settings.get("add_bos_token", True))
-        if all(vocabulary.id_of(mark) is not None for mark in MARKS):
-            if marks != "tokens" or with_chat:
-                raise InputError(f"{path}: this package's own tokenizer has its marks as tokens, and no chat template")
-            return tokenizers.load(path)
-    eos, pad = (_special(vocabulary, name, settings, model, folder) for name in ("eos", "pad"))
-    if eos is None:
-        raise InputError(
-            f"{folder}: it is not said which token ends a text; looked for eos_token in {_SETTINGS} and eos_token_id "
-            "in config.json; copy the one that is published with the model"
-        )
+    vocabulary = _vocabulary(path, settings)
+    if _is_own(vocabulary):
+        if marks != "tokens" or with_chat:
+            raise InputError(f"{path}: this package's own tokenizer has its marks as tokens, and no chat template")
+        return tokenizers.load(path)
+    eos, pad = _eos(vocabulary, settings, model, folder), _special(vocabulary, "pad", settings, model, folder)
     tokenizer = Pretrained(vocabulary, eos, pad, marks, str(folder))
     if with_chat:
         tokenizer.use_chat(*chat.around(_template(folder, settings), _spelled(settings), str(folder)))
     return tokenizer
+
+
+def load_plain(folder: str | Path) -> Plain:
+    """How a model reads and writes plain text: a published one as transformers has it, one of a run as it has learnt.
+
+    Args:
+      folder: of the model; or `base` of a run, in which the tokenizer of its models lies.
+
+    Raises:
+      InputError: no tokenizer, a damaged one, or none or an unknown end token.
+    """
+    folder = Path(folder)
+    if (folder / _SAVED).is_file():
+        return OfRun(reopen(folder))
+    path, settings, model = _file(folder), _read(folder / _SETTINGS), _read(folder / "config.json")
+    vocabulary = _vocabulary(path, settings)
+    if _is_own(vocabulary):
+        return OfRun(tokenizers.load(path))
+    # Published settings that name no first token mean that there is none, whatever number `config.json` has.
+    named = "bos_token" not in settings or settings["bos_token"] is not None
+    bos = _special(vocabulary, "bos", settings, model, folder) if named else None
+    return Published(vocabulary, _eos(vocabulary, settings, model, folder), bos)
 
 
 def reopen(folder: Path) -> Tokenizer:
@@ -193,6 +208,15 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def _vocabulary(path: Path, settings: dict[str, Any]) -> Vocabulary:
+    return HuggingFace(path) if path.suffix == ".json" else SentencePiece(path, settings.get("add_bos_token", True))
+
+
+def _is_own(vocabulary: Vocabulary) -> bool:
+    """Whether it is a SentencePiece model that this package trained, with the marks as pieces."""
+    return isinstance(vocabulary, SentencePiece) and all(vocabulary.id_of(mark) is not None for mark in MARKS)
+
+
 def _spelled(settings: dict[str, Any]) -> dict[str, str]:
     """The special tokens of a `tokenizer_config.json` as text: they stand there as such, or as objects with it."""
     named = {key: value for key, value in settings.items() if key.endswith("_token")}
@@ -203,7 +227,7 @@ def _spelled(settings: dict[str, Any]) -> dict[str, str]:
 def _special(
     vocabulary: Vocabulary, name: str, settings: dict[str, Any], model: dict[str, Any], folder: Path
 ) -> int | None:
-    """The id of the `eos` or `pad` token: by name, by the model's number (the first), or the vocabulary's own."""
+    """The id of `bos`, `eos` or `pad`: by name, by the model's number (the first), or the vocabulary's own."""
     text = _spelled(settings).get(f"{name}_token")
     if text is not None:
         i = vocabulary.id_of(text)
@@ -215,6 +239,16 @@ def _special(
     if i is not None and not (isinstance(i, int) and 0 <= i < vocabulary.size):
         raise InputError(f"{folder}/config.json: {name}_token_id={i!r} is no id of the vocabulary ({vocabulary.size})")
     return vocabulary.default(name) if i is None else i
+
+
+def _eos(vocabulary: Vocabulary, settings: dict[str, Any], model: dict[str, Any], folder: Path) -> int:
+    eos = _special(vocabulary, "eos", settings, model, folder)
+    if eos is None:
+        raise InputError(
+            f"{folder}: it is not said which token ends a text; looked for eos_token in {_SETTINGS} and eos_token_id "
+            "in config.json; copy the one that is published with the model"
+        )
+    return eos
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str:

@@ -29,10 +29,14 @@ class Vocabulary(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
+    def decode_without_special(self, ids: Sequence[int]) -> str:
+        """Text of ids, those of special tokens left out."""
+        ...
+
     def id_of(self, token: str) -> int | None: ...
 
     def default(self, name: str) -> int | None:
-        """The `eos` or `pad` token that the vocabulary itself names."""
+        """The `bos`, `eos` or `pad` token that the vocabulary itself names."""
         ...
 
     def opening(self) -> list[int]:
@@ -63,6 +67,9 @@ class HuggingFace:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.backend.decode(ids, skip_special_tokens=False)
+
+    def decode_without_special(self, ids: Sequence[int]) -> str:
+        return self.backend.decode(ids, skip_special_tokens=True)
 
     def id_of(self, token: str) -> int | None:
         return self.backend.token_to_id(token)
@@ -103,12 +110,16 @@ class SentencePiece:
     def decode(self, ids: Sequence[int]) -> str:
         return self.processor.decode(list(ids))
 
+    def decode_without_special(self, ids: Sequence[int]) -> str:
+        return self.decode(ids)  # it writes nothing for control pieces
+
     def id_of(self, token: str) -> int | None:
         i = self.processor.piece_to_id(token)
         return None if i == self.processor.unk_id() else i
 
     def default(self, name: str) -> int | None:
-        i = {"eos": self.processor.eos_id(), "pad": self.processor.pad_id()}[name]
+        ids = {"bos": self.processor.bos_id(), "eos": self.processor.eos_id(), "pad": self.processor.pad_id()}
+        i = ids[name]
         return i if i >= 0 else None
 
     def opening(self) -> list[int]:

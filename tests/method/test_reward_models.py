@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from handmade import solution, tokenizer
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import decoder_config
 
 from glore_jax.method import reward_models
 from glore_jax.method.reward_models import Reading
 from glore_jax.models import decoder, value_head
 from glore_jax.models.decoder import Decoder
+from glore_jax.parallel import rows
 from glore_jax.records import Problem, Solution, StepLabels
 from glore_jax.text import formats
 
@@ -169,22 +168,10 @@ def test_a_solution_without_steps_has_no_values():
     assert reward_models.score(*model(False), tokenizer(), problems, []) == []
 
 
-@given(st.lists(st.integers(1, 3000), max_size=200), st.sampled_from([1, 2, 8]))
-def test_every_row_is_in_one_batch_that_it_fits(lengths: list[int], devices: int):
-    seen: list[int] = []
-    for batch, rows, width in reward_models._batches(lengths, devices):
-        assert 0 < len(batch) <= rows
-        assert rows % devices == 0
-        assert max(lengths[i] for i in batch) <= width
-        assert rows == devices or rows * width**2 <= reward_models._SCORE_CELLS
-        seen += batch
-    assert sorted(seen) == list(range(len(lengths)))
-
-
 def test_values_do_not_depend_on_the_batch_and_are_counted(monkeypatch: pytest.MonkeyPatch):
     problems, found = written()
     readings = [Reading.of(tokenizer(), problems[s.problem_id].question, s.tokens, s.step_ends) for s in found[:9]]
-    monkeypatch.setattr(reward_models, "_SCORE_CELLS", 4 * 64**2)
+    monkeypatch.setattr(rows, "_CELLS", 4 * 64**2)
     done: list[int] = []
     assert len(set(map(len, (r.tokens for r in readings)))) > 1
     values = reward_models.values(*model(False), readings, done.append)

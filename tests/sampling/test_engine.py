@@ -19,7 +19,7 @@ import tiny
 from glore_jax.errors import InputError
 from glore_jax.models import decoder
 from glore_jax.sampling import decode
-from glore_jax.sampling.engine import Completion, Request, name_words
+from glore_jax.sampling.engine import Completion, Engine, Request, name_words
 
 KEY = jax.random.key(7)
 MOST = tiny.sampling().max_new_tokens
@@ -202,6 +202,19 @@ def test_a_request_writes_no_more_than_its_limit(forty):
     assert [c.tokens for c in found] == [c.tokens[: 1 + n % MOST] for n, c in enumerate(expected)]
     assert [c.finished for c in found] == [c.tokens[-1] == tiny.EOS for c in found]
     assert any(len(a.tokens) < len(b.tokens) for a, b in zip(found, expected, strict=True))
+
+
+def test_what_was_not_written_does_not_end_a_text(forty):
+    """The columns behind a limit hold zeros, and zero may be the end token, as GPT-NeoX has it."""
+    sources, requests, expected = forty
+    limited = [dataclasses.replace(r, limit=MOST // 2) for r in requests]
+    engine = Engine(*tiny.random_decoder(), tiny.sampling(), eos=0, pad=0)
+    found = engine.generate(sources, limited, KEY)
+    whole = [
+        c for c, e in zip(found, expected, strict=True) if 0 not in e.tokens[: MOST // 2] and e.tokens[-1] != tiny.EOS
+    ]
+    assert len(whole) > 10
+    assert {(len(c.tokens), c.finished) for c in whole} == {(MOST // 2, False)}
 
 
 @pytest.mark.parametrize("limit", [0, MOST + 1])

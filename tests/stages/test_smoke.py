@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import smoke_run
 
-from glore_jax import cli, files, rankers, stages
+from glore_jax import cli, decisions, files, rankers, stages
 from glore_jax.records import Case
+from glore_jax.stages import walk
 
 NAMES = [stage.name for stage in stages.recipes.GLORE]
 ROWS = {
@@ -76,6 +77,15 @@ def test_every_stage_runs_and_says_what_it_made(smoke: Finished):
         assert key in smoke.out
     assert f"all {len(NAMES)} stages are done; this run took" in smoke.out
     assert sorted(p.name for p in smoke.workdir.iterdir() if p.is_dir()) == sorted(NAMES)
+
+
+def test_the_system_answers_anybody_as_it_did_on_test(smoke: Finished):
+    cases = files.read_table(smoke.workdir / "test" / "cases.parquet", Case)[:16]
+    margin = files.read_json(smoke.workdir / "tuning" / "thresholds.json")["rank_margin"]
+    found = walk.answers_to(walk.of_finished(smoke.workdir), [case.problem.question for case in cases])
+    expected = [decisions.system(case, margin) for case in cases]
+    assert [c.solution.tokens for c in found] == [c.solution.tokens for c in expected]
+    assert any(c != case.draft for c, case in zip(expected, cases, strict=True))
 
 
 def test_metrics_have_every_row(smoke: Finished):
