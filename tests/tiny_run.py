@@ -36,7 +36,8 @@ def params(seed: int, values: bool) -> Any:
 def make(workdir: Path) -> Path:
     """A work folder with the stages that the system reads."""
     sampling = tiny.sampling(slots=4, chunk=4, buckets=(32, 64), max_new_tokens=12)
-    config = ConfigDict({"seed": 0, "task": {"name": "jsonl"}, "sampling": sampling})
+    settings = {"task": {"name": "jsonl"}, "evaluation": {"ranker": "orm"}}
+    config = ConfigDict({"seed": 0, "sampling": sampling} | settings)
     for seed, stage in enumerate(("base", "tuning", *_MODELS)):
         (workdir / stage).mkdir(parents=True)
         if stage == "base":
