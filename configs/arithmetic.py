@@ -7,7 +7,7 @@ variant   what it is for                         machine             wall time
 full      every claim, 1,000 test problems       2 cores of an EPYC  31 minutes a seed, beside other work
 smoke     does everything run?                   2 cores             about 2 minutes
 
-What to expect: a student of about 55 % and a system of about 73 %; docs/results/ has the figures of each.
+What to expect: a student of about 54 % and a system of about 73 %; docs/results/ has the figures of each.
 """
 
 from typing import Any
