@@ -27,7 +27,7 @@ def init(rng: jax.Array, d_model: int, surprise: bool = False) -> dict[str, jax.
     With `surprise` every nat of it counts alike at first.
     """
     head = {"kernel": 0.02 * jax.random.normal(rng, (d_model,)), "bias": jnp.zeros(())}
-    gate = {"gate": jnp.zeros(d_model), "gate_bias": jnp.full((), _FIRST_GATE)}
+    gate = {"gate": jnp.zeros(d_model), "gate_bias": jnp.full((), _FIRST_GATE, jnp.float32)}
     return head | gate if surprise else head
 
 

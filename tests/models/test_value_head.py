@@ -25,6 +25,11 @@ def test_a_fresh_head_says_one_half():
     assert float(jnp.std(head["kernel"])) > 0
 
 
+def test_a_fresh_head_is_of_the_type_that_training_gives_back():
+    """A weak type would become a strong one in the first step, and the second step would be compiled anew."""
+    assert [leaf.aval.weak_type for leaf in jax.tree.leaves(value_head.init(jax.random.key(0), 4, True))] == [False] * 4
+
+
 def test_surprise_counts_by_its_gate_and_only_where_it_may_be_seen():
     gate = float(np.log(np.e - 1))  # softplus of it is 1
     head = {"gate": jnp.array([1.0, 0.0]), "gate_bias": jnp.array(gate)}
