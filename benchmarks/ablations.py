@@ -35,9 +35,9 @@ from glore_jax.text import pretrained
 LABELS: dict[str, dict[str, Any]] = {
     "the share of right rollouts (soft labels)": {"sorm.target": "share"},
     "the ratio of shares from step to step (relative labels)": {"sorm.target": "ratio"},
-    "any of 8, and 8 more at the boundary (adaptive K)": {"labels.boundary_rollouts": 8},
+    "any, and 8 more at the boundary (adaptive K)": {"labels.boundary_rollouts": 8},
 }
-PAPER = "any of 8 rollouts (the paper's)"
+PAPER = "whether any rollout is right (the paper's)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ def label_accuracy(folders: Sequence[Path]) -> list[float]:
     return [total["correct"] / total["count"] for total in totals]
 
 
-def compared(weights: np.ndarray, statistic: Statistic, base: Statistic) -> dict[str, float | None]:
+def compared(weights: np.ndarray, statistic: Statistic, base: Statistic) -> dict[str, Any]:
     """A figure, and by how much it is above that of the paper's way, with its interval."""
     units = weights.shape[1]
     gap = statistics.interval(
@@ -155,10 +155,10 @@ def ablate(folders: Sequence[Path], copies: Path) -> dict[str, dict[str, Any]]:
 
 
 def markdown(rows: dict[str, dict[str, Any]], folders: Sequence[Path], problems: int, revision: str) -> str:
-    def figure(found: dict[str, float | None], base: bool) -> str:
+    def figure(found: dict[str, Any], base: bool) -> str:
         gain = (found["gain"], found["low"], found["high"])
         apart = "" if base else " ({}, {} to {})".format(*("–" if x is None else f"{100 * x:+.1f}" for x in gain))
-        return f"{100 * (found['value'] or 0):.1f}{apart}"
+        return f"{100 * found['value']:.1f}{apart}"
 
     lines = [
         "# Options beside the paper's way",

@@ -128,7 +128,7 @@ def test_the_options_are_compared_on_copies(smoke: Finished, tmp_path: Path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert stamps(smoke.workdir) == before
     rows = json.loads(done.stdout.splitlines()[-1])
-    assert {"any of 8 rollouts (the paper's)", *rankers.RANKERS} < set(rows)
+    assert {"whether any rollout is right (the paper's)", *rankers.RANKERS} < set(rows)
     assert rows["orm"]["system_accuracy"]["gain"] == 0
     assert len(list((tmp_path / "copies").iterdir())) == 3
     assert page.read_text() in done.stdout
