@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,17 @@ def test_what_is_counted_is_what_the_stages_do():
     made = checking.plan(config)
     params, _ = checkpoints.load_model(taking_base.folder_of(config) / "model.safetensors")
     assert made.parameters == sum(x.size for x in jax.tree.leaves(params))
-    assert made.problems == {"train": 160, "dev": 48, "test": 48}
+    assert made.problems == {"train": 112, "dev": 32, "test": 32}
     work = {item.stage: item for item in made.work}
     train = load(config.task).train
     examples = ei.gold_examples(taking_base.tokenizer_of(config), train, made.model.prefix_lm)
     assert work["sft"].steps == loop.steps_of(config.sft.train, examples)
     assert work["sft"].trained == work["sft"].steps * config.sft.train.rows * config.sft.train.row_length
-    assert work["traces"].samples == 160 * config.traces.per_problem
-    assert work["test"].samples == 48 * (6 + config.evaluation.samples)
+    assert work["traces"].samples == 112 * config.traces.per_problem
+    assert work["test"].samples == 32 * (6 + config.evaluation.samples)
     assert work["orm"].steps == config.orm.train.steps
-    mean = sum(p.solution.count("\n") for p in train) / 160  # prefixes: one less than the steps
-    assert made.rollouts == work["labels"].samples == round(160 * mean * config.labels.rollouts)
+    mean = sum(p.solution.count("\n") for p in train) / 112  # prefixes: one less than the steps
+    assert made.rollouts == work["labels"].samples == math.ceil(64 * mean * config.labels.rollouts)
     assert made.training["parameters"] == made.training["gradients"] == 4 * made.parameters
     assert made.training["optimizer"] <= 2 * made.training["parameters"] + 100
     c, columns = made.model, 432 + config.sampling.max_new_tokens
@@ -154,7 +155,7 @@ def test_the_command_prints_the_plan(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert cli.main(["check", f"--config={CONFIG}:smoke", "--config.task.train=20"]) == 0
     out = capsys.readouterr().out
     assert "parameters learn" not in out
-    assert "problems: train 20, dev 48, test 48" in out
+    assert "problems: train 20, dev 32, test 32" in out
     assert "memory of training on each device" in out
     assert "rollouts: " in out
     assert cli.main(["check", f"--config={CONFIG}:smoke", "--config.refiner.train.lora.rank=1"]) == 0
