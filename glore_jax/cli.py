@@ -32,6 +32,9 @@ examples:
                                                                        step values of other people's solutions
   glore evaluate --benchmark=processbench --input=math.json --predictions=values.jsonl
                                                                        how well they find the first error
+  glore label --config=configs/label.py --model=FOLDER --input=solutions.jsonl --output=labels
+                                                                       step labels for anyone's solutions
+  glore label-report labels                                            what they are worth
   glore harness --run=runs/seed0 --tasks=my_task --include=my_tasks    tasks of lm-evaluation-harness
   glore convert models/Llama-2-7b-hf models/llama2_7b_orbax            a model for other JAX code, and back
 
@@ -71,6 +74,32 @@ examples:
       from a base model of Hugging Face
   glore score --model=runs/values/sorm --input=solutions.jsonl --output=values.jsonl
       what they say about other solutions"""
+
+_LABEL = """\
+Labels the steps of solutions that anybody wrote: a model of yours continues every prefix, and a step is positive where
+one continuation comes to the right answer and uses what the prefix computed (paper, section 3.2). It is `glore run`
+under another name: --output is the work folder, what was stopped goes on, and --config.KEY=VALUE sets any key.
+
+Solutions are in the formats of `glore score --help`, each with `answer` too, the right one to its question, and, unless
+it ends with a line '#### ANSWER', `answer_correct`. The model writes its answers as '#### ANSWER'.
+
+OUTPUT/export holds labels.jsonl (with rollouts counted), math_shepherd.jsonl and trl.jsonl (stepwise supervision).
+
+examples:
+  glore label --config=configs/label.py --model=FOLDER --input=solutions.jsonl --output=labels
+      from a model of Hugging Face
+  glore label --config=configs/label.py --model=runs/arithmetic/expert_iteration --input=drafts.jsonl --output=labels \\
+      --config.labels.rollouts=16 --config.labels.search=all
+      from the student of a run; 16 rollouts of every prefix, not only where they can change a label"""
+
+_LABEL_REPORT = """\
+Prints what the step labels of a run, or of `glore label`, are worth: positive rates by prefix length before and after
+each post-processing step, agreement with the first false step where it is known, how many positives so many rollouts
+miss, and some labelled solutions to read.
+
+examples:
+  glore label-report runs/seed0
+  glore label-report labels"""
 
 _CHECK = """\
 Says what a run would take, without running it: parameters, steps, tokens, rollouts and memory, from the problems, the
@@ -142,7 +171,7 @@ examples:
       a value model of a run, for token classification; value.surprise and prefix_lm must be off"""
 
 BENCHMARKS = ("processbench", "where", "when")  # evaluation/benchmarks.py has what each measures
-_CONFIGURED = ("run", "train", "check")  # commands that take --config.KEY=VALUE
+_CONFIGURED = ("run", "train", "check", "label")  # commands that take --config.KEY=VALUE
 _STATE_COLOURS = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red", "missing": "dim"}
 
 
@@ -168,6 +197,13 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         one.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="where everything is written")
         one.add_argument("--only", metavar="STAGE", help="run just this stage, again if it is done")
         one.add_argument("--from", dest="start_from", metavar="STAGE", help="run this stage and all later ones again")
+    label = made.add_parser("label", help="step labels for anyone's solutions", description=_LABEL)
+    label.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
+    label.add_argument("--model", required=True, metavar="DIR", help="folder of the language model that continues them")
+    label.add_argument("--input", required=True, metavar="FILE,...", help="solutions")
+    label.add_argument("--output", required=True, type=Path, metavar="DIR", help="where everything is written")
+    audit = made.add_parser("label-report", help="what step labels are worth", description=_LABEL_REPORT)
+    audit.add_argument("workdir", type=Path, metavar="DIR", help="work folder of `glore run` or `glore label`")
     check = made.add_parser("check", help="say what a run would take, and what is wrong with it", description=_CHECK)
     check.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
     listing = made.add_parser("stages", help="list the stages of a work folder", description=_STAGES)
@@ -206,6 +242,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     return parser, {
         "run": run,
         "train": train,
+        "label": label,
+        "label-report": audit,
         "check": check,
         "stages": listing,
         "report": report,
@@ -252,6 +290,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, overrides = parse(sys.argv[1:] if argv is None else argv)
         if options.command in ("run", "train"):
             _run(options, overrides)
+        elif options.command == "label":
+            _label(options, overrides)
+        elif options.command == "label-report":
+            from glore_jax import stages
+
+            stages.print_labels(options.workdir)
         elif options.command == "check":
             _check(options, overrides)
         elif options.command == "stages":
@@ -278,6 +322,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before or after the run proper
         return 130
     return 0
+
+
+def _label(options: argparse.Namespace, overrides: list[str]) -> None:
+    given = {"base.path": options.model, "task.solutions": options.input}
+    options.workdir, options.only, options.start_from = options.output, None, None
+    _run(options, [*(f"{configuration.PREFIX}{key}={value}" for key, value in given.items()), *overrides])
 
 
 def _run(options: argparse.Namespace, overrides: list[str]) -> None:

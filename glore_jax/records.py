@@ -129,6 +129,7 @@ class Judged:
       labels: for each step 1 (true), 0 (false) or -1 (not judged); () where the steps were not judged singly.
       right: whether the final answer is right, None where that is not known.
       generator: the model that wrote it, subset: the part of the data set; "" where it is not said.
+      answer: the right final answer to the question, "" where it is not said.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Judged:
     right: bool | None = None
     generator: str = ""
     subset: str = ""
+    answer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ def commands() -> list[tuple[str, str]]:
 
 def check_glore(words: list[str]) -> None:
     options, overrides = cli.parse(words)
-    if options.command == "check":
+    if options.command in ("check", "label"):
         configuration.load(options.config, overrides)
     if options.command in ("run", "train"):
         config = configuration.load(options.config, overrides)
@@ -83,6 +83,8 @@ def test_commands_in_running_text_exist(page: Path):
             assert words[0] in (
                 "run",
                 "train",
+                "label",
+                "label-report",
                 "check",
                 "stages",
                 "report",

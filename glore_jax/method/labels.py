@@ -67,6 +67,11 @@ def consistent(prefix: Sequence[str], continuation: Sequence[str], reading: str 
     return True
 
 
+def uses_prefix(trace: Solution, rollout: Rollout, reading: str) -> bool:
+    """Whether a verifying trace is consistent with the prefix of the trace that it continues."""
+    return consistent(trace.steps[: rollout.prefix], rollout.steps, reading)
+
+
 def raw_labels(trace: Solution, rollouts: Sequence[Rollout], reading: str) -> list[int]:
     """Labels of P_1..P_L: 1 where any right verifying trace counts, P_L by the trace's own answer.
 
@@ -85,7 +90,7 @@ def raw_labels(trace: Solution, rollouts: Sequence[Rollout], reading: str) -> li
     for rollout in rollouts:
         i = rollout.prefix
         if rollout.right and not labels[i - 1]:
-            labels[i - 1] = int(consistent(steps[:i], rollout.steps, reading))
+            labels[i - 1] = int(uses_prefix(trace, rollout, reading))
     return labels
 
 

@@ -40,6 +40,12 @@ def read_tokenizer(context: StageContext) -> Tokenizer:
     return pretrained.reopen(context.input("base"))
 
 
+def tokenizer_folder(model: Path) -> Path:
+    """Where a model's tokenizer lies: in its folder, or in `base` beside it, where a run has that of all its models."""
+    beside = model.resolve().parent / "base"
+    return model if pretrained.holds(model) or not pretrained.holds(beside) else beside
+
+
 def read_problems(context: StageContext, split: str) -> list[Problem]:
     return files.read_table(context.input("problems") / f"{split}.parquet", Problem)
 

@@ -146,27 +146,27 @@ def _trainings(config: Any) -> dict[str, Any]:
 
 
 def check_settings(config: Any) -> None:
-    """Keys whose values must be one of a few, and batches that must split over the devices; of the recipe glore.
+    """Keys whose values must be one of a few, and batches that must split over the devices; of runs that sample.
 
     Raises:
       InputError: of what a stage would refuse only when its turn came.
     """
-    if config.get("recipe", "") != "glore":
-        return
-    mesh = meshes.make()
-    for name, settings in _trainings(config).items():
-        rules.check_rows(f"{name}.rows", settings.rows, mesh)
-        optimizer.make(settings, 1)
-        if not settings.steps and settings.epochs <= 0:
-            raise InputError(f"{name}: steps and epochs are both 0; set one of them")
-    for name in ("slots", "sources"):
-        rules.check_rows(f"sampling.{name}", config.sampling[name], mesh)
-    artifacts.start_of(config.value, "value")
-    artifacts.start_of(config.refiner, "refiner")
-    labelling.check_reading(config.labels.consistency)
-    verifying.check(config.labels)
-    soft_labels.check_target(config.sorm.target)
-    rankers.check(config.evaluation.ranker)
+    recipe, mesh = config.get("recipe", ""), meshes.make()
+    if recipe in ("glore", "label"):
+        for name in ("slots", "sources"):
+            rules.check_rows(f"sampling.{name}", config.sampling[name], mesh)
+        labelling.check_reading(config.labels.consistency)
+        verifying.check(config.labels)
+    if recipe == "glore":
+        for name, settings in _trainings(config).items():
+            rules.check_rows(f"{name}.rows", settings.rows, mesh)
+            optimizer.make(settings, 1)
+            if not settings.steps and settings.epochs <= 0:
+                raise InputError(f"{name}: steps and epochs are both 0; set one of them")
+        artifacts.start_of(config.value, "value")
+        artifacts.start_of(config.refiner, "refiner")
+        soft_labels.check_target(config.sorm.target)
+        rankers.check(config.evaluation.ranker)
 
 
 def _check_lengths(config: Any, model: DecoderConfig, longest: int) -> None:

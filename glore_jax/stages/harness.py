@@ -174,8 +174,7 @@ def read_model(folder: Path) -> tuple[Decoder, Any, Plain]:
         raise InputError(
             f"--model={folder}: no folder there; give that of a language model, Hugging Face's or a stage's"
         )
-    base = folder.resolve().parent / "base"
-    text = pretrained.load_plain(folder if pretrained.holds(folder) or not pretrained.holds(base) else base)
+    text = pretrained.load_plain(artifacts.tokenizer_folder(folder))
     if (folder / "config.json").is_file():
         loaded, params = huggingface.load(folder)
         is_language = isinstance(loaded, CausalLM)

@@ -8,7 +8,18 @@ from glore_jax import tasks
 from glore_jax.configuration import nearest
 from glore_jax.errors import InputError
 from glore_jax.pipeline import Stage
-from glore_jax.stages import judged_traces, making_base, reports, rewriters, students, taking_base, verifiers, walk
+from glore_jax.stages import (
+    given_solutions,
+    judged_traces,
+    making_base,
+    reports,
+    rewriters,
+    step_labels,
+    students,
+    taking_base,
+    verifiers,
+    walk,
+)
 from glore_jax.tasks import judged
 
 _VALUES = ("orm", "orm_balanced", "sorm")
@@ -57,7 +68,7 @@ GLORE: tuple[Stage, ...] = (
     Stage(
         "labels",
         ("problems", "base", "expert_iteration", "traces"),
-        verifiers.labels,
+        step_labels.labels,
         "roll out every prefix and label the steps",
         ("labels", "sampling", "task"),
     ),
@@ -169,7 +180,34 @@ TRACES_VALUE: tuple[Stage, ...] = (
     Stage(reports.MEASURES, ("problems", "values"), judged_traces.measures, "measure on test", ()),
 )
 
-_RECIPES = {"glore": GLORE, "base": BASE, "traces_value": TRACES_VALUE}
+LABEL: tuple[Stage, ...] = (
+    Stage(
+        "problems",
+        (),
+        given_solutions.problems,
+        "read the solutions",
+        ("task",),
+        outside=lambda config: given_solutions.files_of(config.task),
+    ),
+    Stage(
+        "base",
+        ("problems",),
+        given_solutions.base,
+        "take the model that continues prefixes",
+        ("base", "sampling"),
+        outside=taking_base.files_of,
+    ),
+    Stage(
+        "labels",
+        ("problems", "base"),
+        given_solutions.labels,
+        "roll out prefixes and label the steps",
+        ("labels", "sampling"),
+    ),
+    Stage("export", ("problems", "base", "labels"), given_solutions.export, "write the labels", ()),
+)
+
+_RECIPES = {"glore": GLORE, "base": BASE, "traces_value": TRACES_VALUE, "label": LABEL}
 
 
 def of(config: Any) -> tuple[Stage, ...]:

@@ -12,7 +12,7 @@ from glore_jax.evaluation import judged_values, page, pooling, tables
 from glore_jax.evaluation.runs import Run
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Case
-from glore_jax.stages import artifacts
+from glore_jax.stages import artifacts, label_report
 
 MEASURES = "measures"  # the last stage of the recipe traces_value
 TRAINED = (
@@ -63,6 +63,7 @@ def stage(context: StageContext) -> dict[str, Any]:
 def print_report(workdir: Path) -> bool:
     """Prints the tables of a finished run and where they lie; False where there are none (the recipe base)."""
     path, measures = (workdir / name / "metrics.json" for name in ("report", MEASURES))
+    exported = workdir / "export"
     if path.exists():
         tables.print_report(files.read_json(path))
         print(f"\nThe page: {path.with_name('index.html').resolve()}")
@@ -71,7 +72,10 @@ def print_report(workdir: Path) -> bool:
         for part in judged_values.tables(files.read_json(measures)):
             console.print(part)
         print(f"\nThe figures: {measures.resolve()}")
-    return path.exists() or measures.exists()
+    elif exported.exists():
+        label_report.print_labels(workdir)
+        print(f"\nThe labels: {exported.resolve()}")
+    return path.exists() or measures.exists() or exported.exists()
 
 
 def report(folders: Sequence[Path], output: Path | None = None) -> None:

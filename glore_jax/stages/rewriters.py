@@ -13,7 +13,7 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.pipeline import StageContext
 from glore_jax.records import RefinementPair, Solution, StepLabels
 from glore_jax.stages import artifacts
-from glore_jax.stages.verifiers import read_rollouts
+from glore_jax.stages.step_labels import read_rollouts
 from glore_jax.training import losses
 
 

@@ -43,13 +43,23 @@ def folder_of(config: Any) -> Path:
 def files_of(config: Any) -> list[Path]:
     """The files that the base model is read from; none where there is no such folder, which the stage says itself."""
     folder = Path(config.base.path) if config.base.path else folder_of(config)
-    weights = sorted(folder.glob("*.safetensors*"))
-    return [*weights, *(folder / name for name in pretrained.FILES if (folder / name).is_file())]
+    weights, texts = sorted(folder.glob("*.safetensors*")), artifacts.tokenizer_folder(folder)
+    return [*weights, *(texts / name for name in pretrained.FILES if (texts / name).is_file())]
 
 
 def tokenizer_of(config: Any) -> Tokenizer:
     """The base model's tokenizer, with the marks as `base.marks` wants them, and questions as `base.chat` does."""
-    return pretrained.load(folder_of(config), config.base.marks, config.base.chat)
+    return read_tokenizer(folder_of(config), config.base.marks, config.base.chat)
+
+
+def read_tokenizer(folder: Path, marks: str, with_chat: bool) -> Tokenizer:
+    """A model's tokenizer; where it is that of a stage of a run, the run's, as it is.
+
+    Args:
+      marks, with_chat: see `pretrained.load`.
+    """
+    texts = artifacts.tokenizer_folder(folder)
+    return pretrained.load(folder, marks, with_chat) if texts == folder else pretrained.reopen(texts)
 
 
 def base(context: StageContext) -> dict[str, Any]:
@@ -129,6 +139,8 @@ def _load(folder: Path, tokenizer: Tokenizer) -> tuple[Any, DecoderConfig]:
     """Parameters `{"decoder": ...}` and configuration, with a row of the embedding for every mark."""
     if not _is_published(folder):
         params, raw = checkpoints.load_model(folder / artifacts.MODEL)
+        if "value_head" in params:
+            raise InputError(f"{folder}: a value model; expected a language model, as expert_iteration has in a run")
         config = DecoderConfig(**raw)
         _check_rows(folder, config, tokenizer.vocab_size)
         return params, config

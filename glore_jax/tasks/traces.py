@@ -20,9 +20,9 @@ from typing import Any
 from glore_jax.errors import InputError
 from glore_jax.records import Judged
 from glore_jax.tasks import rows, steps
+from glore_jax.tasks.step_formats import STEP_TAG
 
 Row = dict[str, Any]
-_STEP_TAG = "ки"  # Math-Shepherd's mark of a step's end, on which a value is read
 _FINISHES = ("solution", "found_error", "give_up", "bad_problem")
 
 
@@ -137,9 +137,9 @@ def _verdict(row: Row, column: str, where: str) -> bool | None:
 def trace(row: Row, where: str) -> Judged:
     """A row of this package's own format.
 
-    Optional are `first_error` (0-based, -1 none, null unknown), `answer_correct`, `generator` and `source`, which
-    stands in front of the id, for ids of several sources may be the same. A row without `steps` has a `solution`,
-    whose lines are the steps (`tasks/steps.py`).
+    Optional are `first_error` (0-based, -1 none, null unknown), `answer_correct`, `answer` (the question's right one;
+    also called `gold`), `generator` and `source`, which stands in front of the id, for ids of several sources may be
+    the same. A row without `steps` has a `solution`, whose lines are the steps (`tasks/steps.py`).
     """
     name = "/".join([*([_text(row, "source", where)] if row.get("source") else []), _id(row, where)])
     if row.get("steps") is None:
@@ -151,7 +151,8 @@ def trace(row: Row, where: str) -> Judged:
     false = None if row.get("first_error") is None else _index(row, "first_error", len(found), where)
     right = _verdict(row, "answer_correct", where)
     generator, subset = (str(row.get(column) or "") for column in ("generator", "source"))
-    return Judged(name, _text(row, "question", where), found, false, (), right, generator, subset)
+    answer = next((str(row[column]) for column in ("answer", "gold") if row.get(column) is not None), "")
+    return Judged(name, _text(row, "question", where), found, false, (), right, generator, subset, answer.strip())
 
 
 def processbench(row: Row, where: str) -> Judged:
@@ -199,6 +200,7 @@ def prm800k(row: Row, where: str) -> Judged:
         labels=labels,
         right=True if finish == "solution" else None,
         subset=f"phase {2 if written else 1}",
+        answer=str(question.get("ground_truth_answer") or ""),
     )
 
 
@@ -232,11 +234,11 @@ def math_shepherd(row: Row, where: str) -> Judged:
     left to complete, so its label is the final answer's.
     """
     tagged, label = _text(row, "input", where), _text(row, "label", where)
-    pieces = tagged.split(_STEP_TAG)
+    pieces = tagged.split(STEP_TAG)
     start = pieces[0].find("Step 1:")
     if len(pieces) < 2 or pieces[-1].strip() or start < 1:
         raise InputError(
-            f"{where}: expected 'input' to be a question, then steps from 'Step 1:' on, each with {_STEP_TAG!r} at its "
+            f"{where}: expected 'input' to be a question, then steps from 'Step 1:' on, each with {STEP_TAG!r} at its "
             f"end, found {tagged!r:.80}"
         )
     signs, at = "", 0
@@ -244,7 +246,7 @@ def math_shepherd(row: Row, where: str) -> Judged:
         sign = label[at + len(piece) : at + len(piece) + 1]
         if label[at : at + len(piece)] != piece or sign not in ("+", "-"):
             raise InputError(
-                f"{where}: expected 'label' to be 'input' with + or - for each {_STEP_TAG!r}; they differ after "
+                f"{where}: expected 'label' to be 'input' with + or - for each {STEP_TAG!r}; they differ after "
                 f"{label[max(at - 20, 0) : at]!r}"
             )
         signs, at = signs + sign, at + len(piece) + 1
@@ -269,7 +271,8 @@ def bigbench_mistake(row: Row, where: str) -> Judged:
     found, answer, target = _steps(row.get("steps"), where), row.get("answer"), row.get("target")
     false = -1 if row["mistake_index"] is None else _index(row, "mistake_index", len(found), where)
     right = None if target is None else str(answer).strip() == str(target).strip()
-    return Judged(_place(where), _text(row, "input", where), found, false, right=right)
+    said = "" if target is None else str(target).strip()
+    return Judged(_place(where), _text(row, "input", where), found, false, right=right, answer=said)
 
 
 FORMATS: dict[str, tuple[tuple[str, ...], Callable[[Row, str], Judged]]] = {

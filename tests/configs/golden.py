@@ -17,6 +17,7 @@ PINNED = (
     "arithmetic.py:full",
     "arithmetic_base.py",
     "jsonl.py",
+    "label.py",
     "traces_value.py",
     *PUBLISHED,
     "gsm8k.py:lora",

@@ -18,6 +18,7 @@ VARIANTS = {
     "arithmetic_base.py": ("smoke",),
     "gsm8k_tiny.py": (),
     "jsonl.py": ("smoke",),
+    "label.py": (),
     "traces_value.py": ("smoke",),
     **dict.fromkeys(golden.PUBLISHED, ("lora",)),
 }

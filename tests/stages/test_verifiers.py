@@ -12,7 +12,7 @@ import test_faults as toys
 from glore_jax import files, pipeline
 from glore_jax.records import Rollout, Solution, StepLabels
 from glore_jax.stages import verifiers
-from glore_jax.stages.verifiers import select
+from glore_jax.stages.step_labels import select
 
 
 def trace(problem: str, tokens: tuple[int, ...], right: bool, steps: int = 2) -> Solution:

@@ -62,6 +62,12 @@ def test_own_format(tmp_path: Path):
     assert bare == Judged("3", "2 and 3?", ("It is 5.",))
 
 
+def test_own_format_with_the_right_answer(tmp_path: Path):
+    assert read_one(tmp_path, TRACE | {"answer": 5}).answer == "5"
+    assert read_one(tmp_path, TRACE | {"gold": " 5 "}).answer == "5"
+    assert read_one(tmp_path, TRACE | {"answer": "5", "gold": "6"}).answer == "5"
+
+
 def test_own_format_of_several_sources(tmp_path: Path):
     others = [TRACE | {"source": name, "generator": "G"} for name in ("x", "y")]
     found = traces.read(write(tmp_path, *others))
@@ -96,7 +102,7 @@ def test_math_shepherd(tmp_path: Path):
 
 
 def test_bigbench_mistake(tmp_path: Path):
-    assert read_one(tmp_path, MISTAKE) == Judged("line-1", "2 and 3 =", ("2+3=5", "So 5"), -1, right=True)
+    assert read_one(tmp_path, MISTAKE) == Judged("line-1", "2 and 3 =", ("2+3=5", "So 5"), -1, right=True, answer="5")
     wrong = read_one(tmp_path, MISTAKE | {"mistake_index": 1, "answer": None})
     assert (wrong.first_false, wrong.right) == (1, False)
 
@@ -104,7 +110,7 @@ def test_bigbench_mistake(tmp_path: Path):
 def test_prm800k_phase_1_follows_what_was_chosen(tmp_path: Path):
     row = prm800k("solution", [step(1), step(-1, -1, chosen=None, human="2+3=5"), step(-1, 0, chosen=1, text="end")])
     assert read_one(tmp_path, row) == Judged(
-        "line-1", "2 and 3?", ("step 0", "2+3=5", "end 1"), -1, (1, 1, 1), True, subset="phase 1"
+        "line-1", "2 and 3?", ("step 0", "2+3=5", "end 1"), -1, (1, 1, 1), True, subset="phase 1", answer="5"
     )
     gave_up = prm800k("give_up", [step(1), step(1, text="next"), step(-1, chosen=None)])
     found = read_one(tmp_path, gave_up)
@@ -115,7 +121,9 @@ def test_prm800k_phase_1_follows_what_was_chosen(tmp_path: Path):
 def test_prm800k_phase_2_is_what_was_written_beforehand(tmp_path: Path):
     labelled = [step(0, text="a"), step(-1, 1, chosen=None, text="b")]
     found = read_one(tmp_path, prm800k("found_error", labelled, ["a 0", "b 0", "c 0"]))
-    assert found == Judged("line-1", "2 and 3?", ("a 0", "b 0", "c 0"), 1, (1, 0, -1), None, subset="phase 2")
+    assert found == Judged(
+        "line-1", "2 and 3?", ("a 0", "b 0", "c 0"), 1, (1, 0, -1), None, subset="phase 2", answer="5"
+    )
     whole = read_one(tmp_path, prm800k("solution", [step(1, text="a"), step(1, text="b")], ["a 0", "b 0"]))
     assert (whole.first_false, whole.right) == (-1, True)
     elsewhere = read_one(tmp_path, prm800k("found_error", [step(1, text="other")], ["a 0"]))
