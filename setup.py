@@ -59,6 +59,7 @@ setup(
             "torch>=2.8",  # what transformers computes with
             "transformers>=5",  # the reference for every family of decoders
             "peft>=0.18",  # the reference for LoRA adapters
+            "trl>=0.29,<1.7",  # its trainer of step verifiers, which takes the exported labels; later ones have none
         ],
     },
     entry_points={"console_scripts": ["glore = glore_jax.cli:main"]},

@@ -29,7 +29,10 @@ def test_trl_has_a_label_for_each_completion():
 
 
 def test_the_reader_of_datasets_and_the_trainer_of_trl_take_it(tmp_path: Path):
-    """As `PRMTrainer` prepares a row: each completion is followed by a separator, on which its label stands."""
+    """As `PRMTrainer` prepares a row: each completion is followed by a separator, on which its label stands.
+
+    TRL had it until 1.6.
+    """
     datasets = pytest.importorskip("datasets")
     trainer = pytest.importorskip("trl.experimental.prm").PRMTrainer
     transformers = pytest.importorskip("transformers")
@@ -45,7 +48,6 @@ def test_the_reader_of_datasets_and_the_trainer_of_trl_take_it(tmp_path: Path):
         tokenizer=transformers.PreTrainedTokenizerFast(tokenizer_object=model),
         step_separator="\n",
         max_length=None,
-        max_prompt_length=None,
         max_completion_length=None,
         train_on_last_step_only=False,
         is_eval=False,
