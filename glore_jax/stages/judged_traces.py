@@ -65,7 +65,10 @@ def base(context: StageContext) -> dict[str, Any]:
     if c.value.init != "base":
         raise InputError(f"value.init={c.value.init!r}: expected base; the recipe traces_value has no student")
     if c.base.path:
-        return taking_base.take(context, taking_base.tokenizer_of(c))
+        tokenizer = taking_base.tokenizer_of(c)
+        model = taking_base.describe(taking_base.folder_of(c), tokenizer)
+        _check_lengths(context, tokenizer, model)
+        return taking_base.take(context, tokenizer)
     rows = {kind: _rows(context, kind, "train") for kind in judged.KINDS}
     tokenizer = _train_tokenizer([row for found in rows.values() for row in found], c.vocabulary)
     good = [row for kind, found in rows.items() for row in found if judged.is_good(kind, row)]
@@ -79,6 +82,19 @@ def base(context: StageContext) -> dict[str, Any]:
     artifacts.write_trained(context.folder, trained, config)
     tokenizer.save(context.folder)
     return counts | {"vocabulary": tokenizer.vocab_size}
+
+
+def _check_lengths(context: StageContext, tokenizer: Tokenizer, model: DecoderConfig) -> None:
+    """InputError where rows, or solutions that are measured, are longer than the model was made for."""
+    for name in MODELS.values():
+        length = context.config[name].train.row_length
+        if length > model.max_positions > 0:
+            raise InputError(
+                f"{name}.train.row_length={length}: the base model was made for {model.max_positions} tokens; lower it"
+            )
+    for kind in MODELS:
+        rows = [row for split in MEASURED for row in _rows(context, kind, split)]
+        scoring.check_lengths(rows, scoring.read_with(tokenizer, rows, model.vocab_size), model.max_positions)
 
 
 def _train_tokenizer(rows: Sequence[Judged], vocabulary: int) -> OwnTokenizer:

@@ -158,7 +158,10 @@ TRACES_VALUE: tuple[Stage, ...] = (
         ("problems",),
         judged_traces.base,
         "take the base model, or make one of the good solutions of train",
-        ("base", "vocabulary", "model", "pretrain", "train_dtype", "value.init"),
+        (
+            *("base", "vocabulary", "model", "pretrain", "train_dtype", "value.init"),
+            *("orm.train.row_length", "sorm.train.row_length"),
+        ),
         outside=judged_traces.base_files,
     ),
     Stage("traces", ("problems", "base"), judged_traces.traces, "final labels of train", ()),

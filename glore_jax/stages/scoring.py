@@ -43,7 +43,7 @@ def score(model: Path, source: Path, output: Path, threshold: float, tokenizer: 
     solutions = traces.read(source)
     decoder, params = read_model(model)
     readings = read_with(read_tokenizer(model, tokenizer), solutions, decoder.config.vocab_size)
-    _check_lengths(solutions, readings, decoder.config.max_positions)
+    check_lengths(solutions, readings, decoder.config.max_positions)
     with progress.track(len(readings), "solutions", "score") as bar:
         values = reward_models.values(decoder, params, readings, bar.advance)
     _check_numbers(solutions, values)
@@ -57,7 +57,7 @@ def score(model: Path, source: Path, output: Path, threshold: float, tokenizer: 
     progress.say(f"{output}: {len(rows):,} solutions, {wrong:,} with a step under {threshold}")
 
 
-def _check_lengths(solutions: Sequence[Judged], readings: Sequence[Reading], longest: int) -> None:
+def check_lengths(solutions: Sequence[Judged], readings: Sequence[Reading], longest: int) -> None:
     """InputError where a solution is longer than the model was made for: it would be read, and its values mean nothing.
 
     Args:

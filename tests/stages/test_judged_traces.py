@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import checkpoints as folders
 import handmade
 import jax
 import public_data
 import pytest
 import smoke_run
+import vocabularies
 from ml_collections import ConfigDict
 
 from glore_jax import cli, configuration, files, pipeline, stages
@@ -130,6 +132,25 @@ def test_a_base_model_that_is_given_is_taken(tmp_path: Path):
     artifacts.read_model(tmp_path / "base", "float32")
     assert shipped / artifacts.MODEL in judged_traces.base_files(config)
     assert judged_traces.base_files(config_of(tmp_path / "rows.jsonl")) == []
+
+
+def test_a_base_model_that_is_made_for_less_is_refused(tmp_path: Path):
+    """Before anything is trained: rows that are longer than it reads, and solutions that it will be measured on."""
+    folder = tmp_path / "llama"
+    folders.write(folder, raw := folders.config("llama2") | {"vocab_size": 640}, folders.weights(raw))
+    vocabularies.make("byte_level", folder)
+    long = solutions()
+    for row in long:
+        row["steps"][0] += " and more" * 60
+    rows, given = write(tmp_path / "rows.jsonl", long), f"--config.base.path={folder}"
+    for run, sizes, message in (
+        ("a", (), r"orm\.train\.row_length=256: the base model was made for 128 tokens; lower it"),
+        ("b", ("orm", "sorm"), r"solutions have more than the 128 tokens that the model was made for"),
+    ):
+        config = config_of(rows, given, *(f"--config.{name}.train.row_length=128" for name in sizes))
+        judged_traces.problems(context_of(tmp_path / run, "problems", config))
+        with pytest.raises(InputError, match=message):
+            judged_traces.base(context_of(tmp_path / run, "base", config))
 
 
 @pytest.mark.parametrize(
