@@ -82,7 +82,7 @@ def _noise(noise: Mapping[str, Any]) -> Text:
         return Text(found)
     return Text(
         f"{found}.\nOf the {by[0]:,} that none mended this model can mend {noise['missed']:.0f} "
-        f"({figure(noise['share'])} %) or more (Chao's lower bound); their labels are wrong."
+        f"({figure(noise['share'])} %) or more (Chao's lower bound)."
     )
 
 

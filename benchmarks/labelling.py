@@ -1,0 +1,157 @@
+"""What step labels cost beside the usual way: transformers, a prompt for each prefix, eight samples of it.
+
+python benchmarks/labelling.py runs/arithmetic
+
+Labels 200 drafts of the run's student (right and wrong ones as they come) by its own rollouts, K = 8, three ways: by
+the adaptive search, which leaves out what cannot change a label; by rolling out every prefix of every draft; and, the
+first few drafts, so by transformers. Needs the extra `parity`. Prints JSON: seconds a draft of each, ratios, rollouts
+and sampled tokens, tokens prefilled (once a draft, or once a prefix), and how many labels the oracle agrees with.
+Compiled and warm; about ten minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import torch  # pyright: ignore[reportMissingImports]
+from ml_collections import ConfigDict
+from peer import Peer
+
+from glore_jax import cli, files, tasks, workfolder
+from glore_jax.method import labels as labelling
+from glore_jax.method import verifying
+from glore_jax.records import Problem, Rollout, Solution
+from glore_jax.sampling import rollouts as rolling
+from glore_jax.sampling.engine import Engine
+from glore_jax.stages import artifacts
+from glore_jax.text import formats, pretrained
+from glore_jax.text.tokenizers import Tokenizer
+
+Found = Mapping[str, Sequence[Rollout]]
+
+
+class Labelling:
+    """The drafts of a run, and both ways to roll them out."""
+
+    def __init__(self, workdir: Path, drafts: int):
+        self.config: Any = ConfigDict(workfolder.read_config(workdir))
+        self.tokenizer: Tokenizer = pretrained.reopen(workdir / "base")
+        self.problems = {p.id: p for p in files.read_table(workdir / "problems" / "train.parquet", Problem)}
+        traces = files.read_table(workdir / "traces" / "traces.parquet", Solution)
+        self.traces = [trace for trace in traces if trace.num_steps > 1 and trace.id.endswith("/0")][:drafts]
+        model, params = artifacts.read_model(workdir / "expert_iteration", "float32")
+        eos, pad = self.tokenizer.eos, self.tokenizer.pad
+        self.engine = Engine(model, params["decoder"], self.config.sampling, eos, pad)
+        self.peer = Peer(model, params["decoder"], eos, pad)
+
+    def ours(self, search: str) -> Found:
+        settings = self.config.labels.copy_and_resolve_references()
+        settings.update({"search": search, "boundary_rollouts": 0})
+
+        def roll(
+            traces: Sequence[Solution], count: int, prefixes: Mapping[str, Sequence[int]], first: int = 0
+        ) -> list[Rollout]:
+            given = self.engine, self.tokenizer, self.problems, traces, count, self.config.sampling.temperature
+            return rolling.verifying_traces(*given, jax.random.key(0), prefixes=prefixes, first=first)
+
+        traces = [trace for trace in self.traces if search == "all" or not trace.right]
+        return by_trace(verifying.collect(roll, traces, settings, lambda count: None))
+
+    def theirs(self, drafts: int) -> Found:
+        torch.manual_seed(0)
+        found, most = [], self.config.sampling.max_new_tokens
+        for trace in self.traces[:drafts]:
+            problem = self.problems[trace.problem_id]
+            prompt = formats.encode_prompt(self.tokenizer, problem.question)
+            for i in range(1, trace.num_steps):
+                written = trace.step_ends[i - 1]
+                source = [*prompt, *trace.tokens[:written]]
+                (samples,) = self.peer.sample([source], [len(prompt)], self.config.labels.rollouts, most - written)
+                found += [self.rollout(trace, i, k, tokens) for k, tokens in enumerate(samples)]
+        return by_trace(found)
+
+    def rollout(self, trace: Solution, prefix: int, sample: int, tokens: Sequence[int]) -> Rollout:
+        ends = formats.step_ends(self.tokenizer, tokens)
+        text = formats.steps_text(self.tokenizer, tokens, ends)
+        right = formats.is_right(text, self.problems[trace.problem_id].answer)
+        return Rollout(trace.id, prefix, sample, tuple(tokens), ends, text, right)
+
+    def labels(self, found: Found, drafts: int) -> list[tuple[int, ...]]:
+        made = labelling.make(self.traces[:drafts], found, self.config.labels.consistency, True)
+        return [entry.labels for entry in made]
+
+    def agreement(self, found: Found, drafts: int) -> float:
+        """Share of the labels of the first drafts that the oracle agrees with."""
+        oracle = tasks.oracle(self.config.task.name)
+        if oracle is None:
+            raise SystemExit("labels are compared with the oracle, which only the embedded task has")
+        traces = self.traces[:drafts]
+        false = {t.id: oracle(self.problems[t.problem_id].facts, t.steps) for t in traces}
+        made = labelling.make(traces, found, self.config.labels.consistency, True)
+        pairs = labelling.agreement(made, false)
+        return sum(right for right, _ in pairs) / sum(count for _, count in pairs)
+
+    def prefilled(self) -> dict[str, int]:
+        """Tokens that are prefilled for every prefix of every draft: once a draft, and once a prefix."""
+        shared = unshared = 0
+        for trace in self.traces:
+            prompt = len(formats.encode_prompt(self.tokenizer, self.problems[trace.problem_id].question))
+            shared += prompt + trace.step_ends[-2]
+            unshared += sum(prompt + end for end in trace.step_ends[:-1])
+        return {"shared": shared, "unshared": unshared}
+
+
+def by_trace(rollouts: Sequence[Rollout]) -> Found:
+    found: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        found.setdefault(rollout.trace_id, []).append(rollout)
+    return found
+
+
+def timed(run: Callable[[], Found]) -> tuple[Found, float]:
+    start = time.perf_counter()
+    return run(), time.perf_counter() - start
+
+
+def volume(found: Found) -> dict[str, int]:
+    rollouts = [rollout for mine in found.values() for rollout in mine]
+    return {"rollouts": len(rollouts), "tokens": sum(len(rollout.tokens) for rollout in rollouts)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", type=Path, help="a finished run of the embedded task")
+    parser.add_argument("--drafts", type=int, default=200)
+    parser.add_argument("--peer-drafts", type=int, default=6, help="the usual way is timed on the first few")
+    options = parser.parse_args()
+    cli.prepare_jax(ConfigDict({"devices": 2}))
+    work = Labelling(options.workdir, options.drafts)
+    drafts, few = len(work.traces), options.peer_drafts
+    found, seconds = {}, {}
+    for search in ("backward", "all"):
+        work.ours(search)  # compiles
+        found[search], seconds[search] = timed(lambda search=search: work.ours(search))
+    work.theirs(1)
+    usual, usual_seconds = timed(lambda: work.theirs(few))
+    each = {"adaptive": seconds["backward"] / drafts, "exhaustive": seconds["all"] / drafts}
+    each["transformers"] = usual_seconds / few
+    sizes = {"adaptive": volume(found["backward"]), "exhaustive": volume(found["all"])}
+    agree = {"adaptive": work.agreement(found["backward"], drafts), "exhaustive": work.agreement(found["all"], drafts)}
+    first = {"adaptive": work.agreement(found["backward"], few), "transformers": work.agreement(usual, few)}
+    print(json.dumps({"drafts": drafts, "seconds_a_draft": {name: round(s, 4) for name, s in each.items()}}))
+    print(json.dumps({"ratio": {name: round(each["transformers"] / each[name], 1) for name in sizes}}))
+    same = work.labels(found["backward"], drafts) == work.labels(found["all"], drafts)
+    tokens = sizes["adaptive"]["tokens"] / sizes["exhaustive"]["tokens"]
+    print(json.dumps({"sampled": sizes, "adaptive_over_exhaustive_tokens": round(tokens, 3), "same_labels": same}))
+    print(json.dumps({"prefilled_tokens": work.prefilled()}))
+    print(json.dumps({"oracle_agrees": agree, f"on_the_first_{few}": first}))
+
+
+if __name__ == "__main__":
+    main()
