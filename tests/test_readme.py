@@ -160,6 +160,9 @@ def test_functions_that_a_page_names_exist(page: Path):
     text = page.read_text(encoding="utf-8")
     missing = []
     for file, name in re.findall(r"`([\w/]+\.py):(\w+)`", text):
+        if file.startswith("configs/"):
+            configuration.load(str(ROOT / f"{file}:{name}"))  # a variant that is not there is an error by itself
+            continue
         path = ROOT / "glore_jax" / file
         if not path.is_file() or name not in names_in(path):
             missing.append(f"{file}:{name}")
