@@ -76,8 +76,8 @@ def load(folder: str | Path, model: CausalLM) -> tuple[LoraConfig, Any]:
     problems += _differences(wanted, stored)
     adapter: dict[str, Any] = {}
     for path, (name, shape) in wanted.items() if not problems else ():
-        array, nan = tensors.read(stored[name], [slice(None)] * len(shape), tensors.DTYPES[stored[name].dtype])
-        problems += [f"{name} has NaNs"] * nan
+        array, finite = tensors.read(stored[name], [slice(None)] * len(shape), tensors.DTYPES[stored[name].dtype])
+        problems += [f"{name} {tensors.NOT_FINITE}"] * (not finite)
         adapter[path] = jnp.asarray(array.T)
     if problems:
         raise _unusable(folder, problems)

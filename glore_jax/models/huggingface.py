@@ -111,8 +111,8 @@ def load(
       value logits [B, T], and `model.decoder` for samplers and losses.
 
     Raises:
-      InputError: an unknown architecture; tensors missing, left over or of other shapes; NaNs. All that is wrong
-        is listed by name.
+      InputError: an unknown architecture; tensors missing, left over or of other shapes, or with
+        NaNs or infinities. All that is wrong is listed by name.
       ValueError: another dtype.
     """
     folder = Path(folder)
@@ -125,8 +125,8 @@ def load(
     names = sorted(_names(model).items(), key=lambda pair: -math.prod(stored[pair[1]].shape))
     for path, name in names:
         target = jnp.dtype(dtype) if dtype else tensors.DTYPES[stored[name].dtype]
-        params[path], nan = _place(stored[name], transposed(path), target, places[path])
-        problems += [f"{name} has NaNs"] * nan
+        params[path], finite = _place(stored[name], transposed(path), target, places[path])
+        problems += [f"{name} {tensors.NOT_FINITE}"] * (not finite)
         advance(1)
     if isinstance(model, ValueModel):
         params |= _read_head(stored, places, problems)
@@ -147,7 +147,7 @@ def describe(folder: str | Path) -> Model:
     """The model of a folder, whose weights stay on the disk: `shapes(describe(FOLDER))` are those of its parameters.
 
     Raises:
-      InputError: as `load` does, but for NaNs.
+      InputError: as `load` does, but for what the numbers are.
     """
     return _described(Path(folder), tensors.find(Path(folder)), None)
 
@@ -248,17 +248,17 @@ def _last_token(path: Path) -> int:
 
 
 def _place(where: Tensor, swapped: bool, dtype: np.dtype, sharding: Sharding) -> tuple[jax.Array, bool]:
-    """A tensor on its devices, and whether it has a NaN; each device's part is read by itself."""
-    nan = False
+    """A tensor on its devices, and whether it is finite; each device's part is read by itself."""
+    finite = True
 
     def part(index: Any) -> np.ndarray:
-        nonlocal nan
-        block, bad = tensors.read(where, index[::-1] if swapped else index, dtype)
-        nan = nan or bad
+        nonlocal finite
+        block, good = tensors.read(where, index[::-1] if swapped else index, dtype)
+        finite = finite and good
         return block.T if swapped else block
 
     shape = where.shape[::-1] if swapped else where.shape
-    return jax.make_array_from_callback(shape, sharding, part), nan
+    return jax.make_array_from_callback(shape, sharding, part), finite
 
 
 def _head_differences(stored: dict[str, Tensor], config: DecoderConfig) -> Iterator[str]:
@@ -275,8 +275,8 @@ def _read_head(stored: dict[str, Tensor], places: dict[str, Sharding], problems:
     head = {}
     for name, path in (("score.weight", "value_head/kernel"), ("score.bias", "value_head/bias")):
         where = stored[name]
-        rows, nan = tensors.read(where, [slice(None)] * len(where.shape), np.dtype(np.float32))
-        problems += [f"{name} has NaNs"] * nan
+        rows, finite = tensors.read(where, [slice(None)] * len(where.shape), np.dtype(np.float32))
+        problems += [f"{name} {tensors.NOT_FINITE}"] * (not finite)
         place = places[path]
         whole = NamedSharding(place.mesh, P()) if isinstance(place, NamedSharding) else place
         head[path] = jax.device_put(rows[-1] - rows[0] if len(rows) == 2 else rows[0], whole)

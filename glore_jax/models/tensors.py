@@ -24,6 +24,7 @@ from glore_jax.errors import InputError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+NOT_FINITE = "has NaNs or infinities"  # what is said of a tensor, behind its name
 _BLOCK = 64 << 20  # bytes that are read at a time
 Advance = Callable[[int], None]  # is told how many tensors are done, as a progress bar wants it
 
@@ -133,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read(tensor: Tensor, index: Sequence[slice], dtype: np.dtype) -> tuple[np.ndarray, bool]:
-    """A slice of a tensor, and whether it has a NaN.
+    """A slice of a tensor, and whether all its numbers are finite.
 
     Only the rows asked for are read, `_BLOCK` bytes at a time; of these the other axes are cut.
 
@@ -147,15 +148,15 @@ def read(tensor: Tensor, index: Sequence[slice], dtype: np.dtype) -> tuple[np.nd
     width = math.prod(tensor.shape[1:])
     out = np.empty((len(rows), *map(len, rest)), dtype)
     step = max(1, _BLOCK // max(1, width * stored.itemsize))
-    nan = False
+    finite = True
     with open(tensor.path, "rb") as file:
         for at in range(0, len(rows), step):
             count = min(step, len(rows) - at)
             file.seek(tensor.begin + (rows.start + at) * width * stored.itemsize)
             block = np.fromfile(file, stored, count * width).reshape(count, *tensor.shape[1:])[:, *cut]
-            nan = nan or bool(np.isnan(block).any())
+            finite = finite and bool(np.isfinite(block).all())
             out[at : at + count] = block
-    return out, nan
+    return out, finite
 
 
 @dataclasses.dataclass(frozen=True)

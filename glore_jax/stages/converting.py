@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import SingleDeviceSharding
 
 from glore_jax import files, progress
 from glore_jax.errors import InputError
-from glore_jax.models import families, huggingface, orbax_folders
+from glore_jax.models import families, huggingface, orbax_folders, tensors
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.models.huggingface import Model
 from glore_jax.models.value_head import ValueModel
@@ -29,8 +30,8 @@ def convert(source: Path, target: Path) -> None:
       target: a new or empty folder.
 
     Raises:
-      InputError: the source is none of these or damaged, no Hugging Face folder can hold its model, or the target is
-        taken.
+      InputError: the source is none of these, damaged or not finite, no Hugging Face folder can hold its model, or the
+        target is taken.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give one of Hugging Face, of Orbax or of a stage, as RUN/sorm")
@@ -72,6 +73,7 @@ def _from_orbax(source: Path, target: Path) -> tuple[Model, Any]:
     _check_exportable(source, model, dtypes)
     with progress.track(2 * len(dtypes), "tensors", f"{source}, read and written for Hugging Face") as bar:
         _, params = orbax_folders.load(source, _on_host())
+        _check_finite(source, flatten_dict(params, sep="/"))
         bar.advance(len(dtypes))
         place = source / orbax_folders.TOKENIZER
         huggingface.save(model, params, target, place if place.is_dir() else None, advance=bar.advance)
@@ -89,6 +91,7 @@ def _from_stage(source: Path, target: Path) -> tuple[Model, Any]:
     params = params if isinstance(model, ValueModel) else params["decoder"]
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     _check_exportable(source, model, flat)
+    _check_finite(source, flat)
     places = (place for place in (source, source.resolve().parent / "base") if pretrained.holds(place))
     place, ids = next(places, None), {}
     if place is not None:
@@ -97,6 +100,13 @@ def _from_stage(source: Path, target: Path) -> tuple[Model, Any]:
     with progress.track(len(flat), "tensors", f"{source}, written for Hugging Face") as bar:
         huggingface.save(model, params, target, place, token_ids=ids, advance=bar.advance)
     return model, params
+
+
+def _check_finite(source: Path, flat: dict[str, Any]) -> None:
+    """InputError where weights are no numbers: whoever is given them would meet that only in what they compute."""
+    if bad := [path for path, array in flat.items() if not np.isfinite(np.asarray(array)).all()]:
+        lines = "".join(f"\n  {path} {tensors.NOT_FINITE}" for path in bad)
+        raise InputError(f"{source}: cannot be used as a model:{lines}\ntrain or copy it anew, or give another one")
 
 
 def _check_exportable(source: Path, model: Model, paths: Any) -> None:

@@ -238,6 +238,33 @@ def test_sources_that_are_no_model_are_refused(
     assert str(source) in error
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("kind", ["hugging face", "orbax", "stage"])
+def test_weights_that_are_no_numbers_are_refused_by_name(
+    kind: str, number: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    if kind == "stage":
+        decoder, params = stage(tmp_path / "run")
+        source, name = tmp_path / "run" / "sorm", "decoder/attention_1/wq"
+        params["decoder"]["attention_1"]["wq"] = params["decoder"]["attention_1"]["wq"].at[0, 0].set(number)
+        artifacts.write_model(source, params, decoder.config)
+    else:
+        given = folders.write(tmp_path / "given", raw := folders.config("llama3"))
+        model, params = huggingface.load(given)
+        source, name = tmp_path / "source", "attention_1/wq"
+        params["attention_1"]["wq"] = params["attention_1"]["wq"].at[0, 0].set(number)
+        if kind == "orbax":
+            orbax_folders.save(model, params, source)
+        else:
+            found, name = folders.weights(raw), "model.layers.1.self_attn.q_proj.weight"
+            found[name][0, 0] = number
+            folders.write(source, raw, found)
+    error = refusal(source, tmp_path / "made", capsys)
+    assert str(source) in error
+    assert f"{name} has NaNs or infinities" in error
+    assert error.count("has NaNs") == 1
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("fault", ["no parameters", "a file cut", "other sizes", "no types", "not JSON"])
 def test_damaged_checkpoints_are_refused(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
