@@ -57,6 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "base": {
                 "path": "",  # folder of a base model, own or Hugging Face's; "" is the one shipped with the package
+                "adapter": "",  # folder of a LoRA adapter for it, as PEFT saves them; "" for none
                 "marks": "tokens",  # [BAD] and its like are new tokens; "text": spelled out in those that are there
                 "chat": False,  # True: questions are put as the folder's chat template has it
             },

@@ -27,6 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "task": {"solutions": ()},  # files; --input sets it
             "base": {
                 "path": "",  # folder of the model: Hugging Face's, or of a stage of a run; --model sets it
+                "adapter": "",  # folder of a LoRA adapter for it, as PEFT saves them; "" for none
                 "chat": False,  # True: questions are put as the folder's chat template has it
             },
             "sampling": like.sampling,

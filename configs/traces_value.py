@@ -39,6 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "base": {
                 "path": "",  # folder of a base model; "" makes one, of the good solutions of train
+                "adapter": "",  # folder of a LoRA adapter for it, as PEFT saves them; "" for none
                 "marks": "tokens",
                 "chat": False,
             },

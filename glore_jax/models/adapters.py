@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,29 @@ def load(folder: str | Path, model: CausalLM) -> tuple[LoraConfig, Any]:
     """An adapter for a model; `lora.merge` puts it in.
 
     Raises:
-      InputError: settings other than plain LoRA, or tensors missing, left over or of other shapes; all are listed.
+      InputError: settings other than plain LoRA, or tensors missing, left over, of other shapes, or with NaNs or
+        infinities; all are listed.
     """
     folder = Path(folder)
+    config, found = _found(folder, model)
+    adapter: dict[str, Any] = {}
+    problems: list[str] = []
+    for path, (name, where) in found.items():
+        array, finite = tensors.read(where, [slice(None)] * len(where.shape), tensors.DTYPES[where.dtype])
+        problems += [f"{name} {tensors.NOT_FINITE}"] * (not finite)
+        adapter[path] = jnp.asarray(array.T)
+    if problems:
+        raise _unusable(folder, problems)
+    return config, unflatten_dict(adapter, sep="/")
+
+
+def describe(folder: str | Path, model: CausalLM) -> LoraConfig:
+    """What an adapter changes of a model, its weights unread; InputError as of `load`, but for what the numbers are."""
+    return _found(Path(folder), model)[0]
+
+
+def _found(folder: Path, model: CausalLM) -> tuple[LoraConfig, dict[str, tuple[str, Tensor]]]:
+    """An adapter's settings, and the name and place of its tensors by their paths in our tree."""
     stored = tensors.find(folder, WEIGHTS)
     raw = tensors.read_json(folder / SETTINGS)
     problems = [
@@ -68,22 +88,25 @@ def load(folder: str | Path, model: CausalLM) -> tuple[LoraConfig, Any]:
         f"{path}/{side}": (_stored_name(module, side), (outputs, rank) if side == "b" else (rank, inputs))
         for path, (module, (inputs, outputs)) in _modules(model).items()
         for side in _SIDES
-        if any(_stored_name(module, s) in stored for s in _SIDES)
+        if _is_target(module, raw) or any(_stored_name(module, s) in stored for s in _SIDES)
     }
     # With an adapted unembedding peft writes the frozen one too; the model has it.
     frozen = {_frozen_name(module): sizes[::-1] for module, sizes in _modules(model).values()}
     stored = {name: where for name, where in stored.items() if frozen.get(name) != where.shape}
     problems += _differences(wanted, stored)
-    adapter: dict[str, Any] = {}
-    for path, (name, shape) in wanted.items() if not problems else ():
-        array, finite = tensors.read(stored[name], [slice(None)] * len(shape), tensors.DTYPES[stored[name].dtype])
-        problems += [f"{name} {tensors.NOT_FINITE}"] * (not finite)
-        adapter[path] = jnp.asarray(array.T)
     if problems:
         raise _unusable(folder, problems)
     # Rank-stabilised adapters are scaled by alpha / sqrt(rank).
     alpha = float(alpha) * (rank**0.5 if raw.get("use_rslora") else 1.0)
-    return LoraConfig(rank, alpha, _targets(adapter)), unflatten_dict(adapter, sep="/")
+    return LoraConfig(rank, alpha, _targets(wanted)), {path: (name, stored[name]) for path, (name, _) in wanted.items()}
+
+
+def _is_target(module: str, raw: dict[str, Any]) -> bool:
+    """Whether the settings say by name that a layer is adapted; a pattern, or a choice of layers, says nothing here."""
+    names = raw.get("target_modules")
+    if not isinstance(names, list) or raw.get("layers_to_transform") is not None or raw.get("exclude_modules"):
+        return False
+    return any(module == name or module.endswith(f".{name}") for name in names)
 
 
 def _differences(wanted: dict[str, tuple[str, tuple[int, ...]]], stored: dict[str, Tensor]) -> Iterator[str]:
@@ -103,9 +126,9 @@ def _unusable(folder: Path, problems: list[str]) -> InputError:
     return InputError(f"{folder}: cannot be used as an adapter of this model:{lines}\ngive one that was made for it")
 
 
-def _targets(flat: dict[str, Any]) -> tuple[str, ...]:
+def _targets(paths: Iterable[str]) -> tuple[str, ...]:
     """Which of `LINEAR` an adapter changes."""
-    names = {path.split("/")[-2] for path in flat}
+    names = {path.split("/")[-2] for path in paths}
     return tuple(name for name in LINEAR if name in names)
 
 

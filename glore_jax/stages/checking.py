@@ -119,7 +119,7 @@ def plan(config: Any) -> Plan:
         configuration.select(config, stage.config_keys)
     check_settings(config)
     tokenizer = taking_base.tokenizer_of(config)
-    model = taking_base.describe(taking_base.folder_of(config), tokenizer)
+    model = taking_base.describe(config, tokenizer)
     splits = tasks.load(config.task)
     rows = {name: getattr(splits, name) for name in artifacts.SPLITS}
     longest = taking_base.check_questions(config.sampling, tokenizer, [p for split in rows.values() for p in split])

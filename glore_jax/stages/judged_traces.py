@@ -64,9 +64,11 @@ def base(context: StageContext) -> dict[str, Any]:
     c = context.config
     if c.value.init != "base":
         raise InputError(f"value.init={c.value.init!r}: expected base; the recipe traces_value has no student")
+    if c.base.adapter and not c.base.path:
+        raise InputError("base.adapter is given, but no model that it is for; give --config.base.path=FOLDER too")
     if c.base.path:
         tokenizer = taking_base.tokenizer_of(c)
-        model = taking_base.describe(taking_base.folder_of(c), tokenizer)
+        model = taking_base.describe(c, tokenizer)
         _check_lengths(context, tokenizer, model)
         return taking_base.take(context, tokenizer)
     rows = {kind: _rows(context, kind, "train") for kind in judged.KINDS}

@@ -2,6 +2,8 @@
 
 A published model's folder is one of Hugging Face: `config.json`, safetensors and a tokenizer. What else the folder
 holds is not looked at. A folder of this package has no `config.json`: sizes are in the metadata of the weights.
+
+To either a LoRA adapter can be added, from a folder as PEFT has it: the base model is then the two merged.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from typing import Any
 import jax
 
 from glore_jax.errors import InputError
-from glore_jax.models import huggingface, tensors, vocabulary
-from glore_jax.models.decoder import CausalLM, DecoderConfig
+from glore_jax.models import adapters, huggingface, lora, tensors, vocabulary
+from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.stages import artifacts
@@ -40,11 +42,32 @@ def folder_of(config: Any) -> Path:
     return folder
 
 
+def adapter_of(config: Any) -> Path | None:
+    """`base.adapter`, or None where it is "".
+
+    Raises:
+      InputError: no such folder.
+    """
+    if not config.base.adapter:
+        return None
+    folder = Path(config.base.adapter)
+    if not folder.is_dir():
+        raise InputError(
+            f"base.adapter={folder}: no such folder; expected one with {adapters.SETTINGS} and {adapters.WEIGHTS}, as "
+            "PEFT saves them, or `adapter` of a stage that trained one"
+        )
+    return folder
+
+
 def files_of(config: Any) -> list[Path]:
     """The files that the base model is read from; none where there is no such folder, which the stage says itself."""
     folder = Path(config.base.path) if config.base.path else folder_of(config)
     weights, texts = sorted(folder.glob("*.safetensors*")), artifacts.tokenizer_folder(folder)
-    return [*weights, *(texts / name for name in pretrained.FILES if (texts / name).is_file())]
+    found = [*weights, *(texts / name for name in pretrained.FILES if (texts / name).is_file())]
+    if config.base.adapter:
+        adapter = Path(config.base.adapter)
+        found += [*sorted(adapter.glob("*.safetensors*")), adapter / adapters.SETTINGS]
+    return found
 
 
 def tokenizer_of(config: Any) -> Tokenizer:
@@ -72,7 +95,7 @@ def base(context: StageContext) -> dict[str, Any]:
 
 def take(context: StageContext, tokenizer: Tokenizer) -> dict[str, Any]:
     """Writes the model and its tokenizer into the stage's folder; returns counts."""
-    params, config = _load(folder_of(context.config), tokenizer)
+    params, config = _load(context.config, tokenizer)
     dtypes = {str(x.dtype) for x in jax.tree.leaves(params)}
     artifacts.write_model(context.folder, params, config, dtypes.pop() if len(dtypes) == 1 else "float32")
     tokenizer.save(context.folder)
@@ -98,14 +121,18 @@ def check_questions(sampling: Any, tokenizer: Tokenizer, rows: list[Problem]) ->
     return max(sizes.values())
 
 
-def describe(folder: Path, tokenizer: Tokenizer) -> DecoderConfig:
+def describe(config: Any, tokenizer: Tokenizer) -> DecoderConfig:
     """The base model that the stage would write, from configuration and headers alone."""
-    if _is_published(folder):
-        config = _published(folder).decoder.config
-        return vocabulary.grown(config, tokenizer.vocab_size)
-    config = DecoderConfig(**checkpoints.read_config(folder / artifacts.MODEL))
-    _check_rows(folder, config, tokenizer.vocab_size)
-    return config
+    folder, adapter = folder_of(config), adapter_of(config)
+    published = _is_published(folder)
+    if published:
+        model = _published(folder).decoder.config
+    else:
+        model = DecoderConfig(**checkpoints.read_config(folder / artifacts.MODEL))
+        _check_rows(folder, model, tokenizer.vocab_size)
+    if adapter is not None:
+        adapters.describe(adapter, CausalLM(Decoder(model)))
+    return vocabulary.grown(model, tokenizer.vocab_size) if published else model
 
 
 def _is_published(folder: Path) -> bool:
@@ -135,18 +162,22 @@ def _check_rows(folder: Path, config: DecoderConfig, tokens: int) -> None:
         )
 
 
-def _load(folder: Path, tokenizer: Tokenizer) -> tuple[Any, DecoderConfig]:
+def _load(settings: Any, tokenizer: Tokenizer) -> tuple[Any, DecoderConfig]:
     """Parameters `{"decoder": ...}` and configuration, with a row of the embedding for every mark."""
-    if not _is_published(folder):
+    describe(settings, tokenizer)  # before the weights are read
+    folder, adapter = folder_of(settings), adapter_of(settings)
+    published = _is_published(folder)
+    if published:
+        model, params = huggingface.load(folder)
+    else:
         params, raw = checkpoints.load_model(folder / artifacts.MODEL)
         if "value_head" in params:
             raise InputError(f"{folder}: a value model; expected a language model, as expert_iteration has in a run")
-        config = DecoderConfig(**raw)
-        _check_rows(folder, config, tokenizer.vocab_size)
-        return params, config
-    _published(folder)  # before the weights are read
-    model, params = huggingface.load(folder)
+        model, params = CausalLM(Decoder(DecoderConfig(**raw))), params["decoder"]
+    if adapter is not None:
+        change, changes = adapters.load(adapter, CausalLM(model.decoder))
+        params = lora.merge(params, changes, change)
     config = model.decoder.config
-    if tokenizer.added:
+    if published and tokenizer.added:
         config, params = vocabulary.grow(config, params, tokenizer.vocab_size - tokenizer.added, tokenizer.vocab_size)
     return {"decoder": params}, config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -18,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from glore_jax.errors import InputError
 from glore_jax.models import adapters, decoder, huggingface, lora
-from glore_jax.models.decoder import CausalLM
+from glore_jax.models.decoder import CausalLM, Decoder
 from glore_jax.models.lora import LoraConfig
 from glore_jax.training import losses
 
@@ -136,6 +137,19 @@ def test_all_that_is_wrong_with_an_adapter_is_listed_at_once(tmp_path: Path):
         assert line in str(error.value)
 
 
+def test_an_adapter_of_a_shallower_model_is_refused(tmp_path: Path):
+    """Its tensors all have a place; what tells is that its settings name layers that it does not have."""
+    config = LoraConfig(4, 8.0, ("wq",))
+    shallow = CausalLM(Decoder(dataclasses.replace(DECODER.config, num_layers=1)))
+    adapters.save(config, {"attention_0": random_adapter(config)["attention_0"]}, tmp_path, shallow)
+    missing = r"missing tensor base_model\.model\.model\.layers\.1\.self_attn\.q_proj\.lora_A\.weight \[4, 16\]"
+    with pytest.raises(InputError, match=missing):
+        adapters.describe(tmp_path, MODEL)
+    raw = json.loads((tmp_path / adapters.SETTINGS).read_text()) | {"layers_to_transform": [0]}
+    (tmp_path / adapters.SETTINGS).write_text(json.dumps(raw))
+    assert adapters.describe(tmp_path, MODEL) == config
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -195,5 +209,5 @@ def test_nans_and_pickles_are_refused(tmp_path: Path):
 
 def test_a_tied_model_has_no_unembedding_to_adapt():
     tied = tiny.decoder_config(tied_embedding=True)
-    shapes = jax.eval_shape(lambda key: decoder.init(decoder.Decoder(tied), key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: decoder.init(Decoder(tied), key), jax.random.key(0))
     assert "unembedding" not in lora.init(jax.random.key(0), shapes, EVERYWHERE)

@@ -111,6 +111,7 @@ def test_a_published_folder_is_checked_without_its_weights(tmp_path: Path, monke
         ({"evaluation__ranker": "prm"}, r"evaluation\.ranker='prm': expected one of orm, sorm"),
         ({"sampling__buckets": (300,)}, "questions are longer than the 0 tokens that fit"),
         ({"base__path": "nowhere"}, r"base\.path=nowhere: no such folder"),
+        ({"base__adapter": "nowhere"}, r"base\.adapter=nowhere: no such folder; expected one with adapter_config"),
         ({"base__marks": "text"}, "own tokenizer has its marks as tokens"),
         ({"base__chat": True}, "own tokenizer has its marks as tokens, and no chat template"),
         ({"sft__train__steps": 0, "sft__train__epochs": 0.0}, r"sft\.train: steps and epochs are both 0"),

@@ -165,7 +165,7 @@ def test_the_stage_of_a_run_has_its_tokenizer_beside_it(tmp_path: Path):
     run = tiny_run.make(tmp_path / "run")
     assert artifacts.tokenizer_folder(run / "expert_iteration") == (run / "base").resolve()
     assert artifacts.tokenizer_folder(SHIPPED) == SHIPPED
-    config = type("C", (), {"base": type("B", (), {"path": str(run / "expert_iteration")})})
+    config = type("C", (), {"base": type("B", (), {"path": str(run / "expert_iteration"), "adapter": ""})})
     assert {path.parent.name for path in taking_base.files_of(config)} == {"expert_iteration", "base"}
 
 

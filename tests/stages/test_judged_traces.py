@@ -162,6 +162,7 @@ def test_a_base_model_that_is_made_for_less_is_refused(tmp_path: Path):
         ),
         ("--config.vocabulary=50", r"vocabulary=50: no tokenizer can be made with it"),
         ("--config.base.path=nowhere", r"base\.path=nowhere: no such folder"),
+        ("--config.base.adapter=nowhere", r"base\.adapter is given, but no model that it is for"),
         ("--config.pretrain.train.row_length=8", r"base: all \d+ examples are longer than a row of 8 tokens"),
     ],
 )

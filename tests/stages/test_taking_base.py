@@ -9,6 +9,7 @@ from typing import Any
 
 import checkpoints as folders
 import handmade
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from ml_collections import ConfigDict
 
 from glore_jax import configuration, files, pipeline
 from glore_jax.errors import InputError
-from glore_jax.models import huggingface
-from glore_jax.models.decoder import CausalLM
+from glore_jax.models import adapters, huggingface, lora
+from glore_jax.models.decoder import CausalLM, Decoder
+from glore_jax.models.lora import LoraConfig
 from glore_jax.pipeline import Stage, StageContext
 from glore_jax.records import Problem
 from glore_jax.stages import artifacts, recipes, taking_base
@@ -45,16 +47,16 @@ def write_folder(folder: Path, family: str = "llama2", tokenizer: str = "byte_le
     return vocabularies.make(tokenizer, folder)
 
 
-def config_of(folder: Path, marks: str = "tokens", chat: bool = False) -> ConfigDict:
+def config_of(folder: Path, marks: str = "tokens", chat: bool = False, adapter: Path | str = "") -> ConfigDict:
     config: Any = configuration.load(f"{ROOT / 'configs' / 'arithmetic.py'}:smoke")
-    config.base.update({"path": str(folder), "marks": marks, "chat": chat})
+    config.base.update({"path": str(folder), "adapter": str(adapter), "marks": marks, "chat": chat})
     config.sampling.update({"buckets": (900,), "max_new_tokens": 100})
     return config
 
 
-def take(folder: Path, workdir: Path, marks: str = "tokens", chat: bool = False) -> tuple[CausalLM, Any, Tokenizer]:
+def take(folder: Path, workdir: Path, *more: Any, **keys: Any) -> tuple[CausalLM, Any, Tokenizer]:
     """What later stages read of a base model."""
-    pipeline.run(config_of(folder, marks, chat), workdir, STAGES)
+    pipeline.run(config_of(folder, *more, **keys), workdir, STAGES)
     decoder, params = artifacts.read_model(workdir / "base", "float32")
     return CausalLM(decoder), params["decoder"], pretrained.reopen(workdir / "base")
 
@@ -89,7 +91,7 @@ def test_tokenizers_keep_their_files_and_marks(tmp_path: Path, name: str, marks:
     assert model.decoder.config.vocab_size == params["embedding"].shape[0] == again.vocab_size
     assert again.vocab_size - rows == (13 if marks == "tokens" else 0)
     assert len(again.marks[BAD]) == 1 or marks == "text"
-    described = taking_base.describe(folder, tokenizer)
+    described = taking_base.describe(config_of(folder, marks), tokenizer)
     assert dataclasses.replace(described, dtype="float32") == model.decoder.config
 
     # What was written is itself a base model, with the marks that it has.
@@ -188,3 +190,66 @@ def test_new_weights_make_the_stage_stale(tmp_path: Path):
     folders.write(folder, raw := folders.config("llama2") | {"vocab_size": ROWS}, folders.weights(raw, seed=1))
     states = {s.stage.name: s.state for s in pipeline.states(config_of(folder), tmp_path / "run", STAGES)}
     assert states == {"problems": "done", "base": "stale"}
+
+
+LORA = LoraConfig(rank=3, alpha=6.0, targets=lora.LINEAR)
+
+
+def write_adapter(folder: Path, model: CausalLM, params: Any, seed: int = 0) -> tuple[Path, Any]:
+    """A random adapter on every linear layer."""
+    rng, shapes = np.random.default_rng(seed), jax.eval_shape(lambda: lora.init(jax.random.key(0), params, LORA))
+    adapter = jax.tree.map(lambda x: (0.2 * rng.normal(size=x.shape)).astype(np.float32), shapes)
+    adapters.save(LORA, adapter, folder, model)
+    return folder, adapter
+
+
+def logits(model: CausalLM, params: Any, tokenizer: Tokenizer) -> np.ndarray:
+    tokens = jnp.asarray([formats.encode_prompt(tokenizer, PROBLEMS[0].question)[:24]], jnp.int32)
+    return np.asarray(model.apply({"params": params}, tokens))[..., : tokenizer.vocab_size - tokenizer.added]
+
+
+@pytest.mark.parametrize("marks", pretrained.MARK_STYLES)
+def test_an_adapter_becomes_part_of_the_base(tmp_path: Path, marks: str):
+    folder = write_folder(tmp_path / "given", "llama3")
+    given, params = huggingface.load(folder)
+    place, adapter = write_adapter(tmp_path / "adapter", given, params)
+    model, found, tokenizer = take(folder, tmp_path / "run", marks, adapter=place)
+    expected = logits(given, lora.merge(params, adapter, LORA), tokenizer)
+    np.testing.assert_array_equal(logits(model, found, tokenizer), expected)
+    assert np.abs(logits(given, params, tokenizer) - expected).max() > 0.1
+
+    # So it does where the base is a folder that a run made.
+    own = CausalLM(Decoder(model.decoder.config))
+    place, adapter = write_adapter(tmp_path / "second", own, found)
+    _, again, _ = take(tmp_path / "run" / "base", tmp_path / "again", marks, adapter=place)
+    jax.tree.map(np.testing.assert_array_equal, again, lora.merge(found, adapter, LORA))
+
+
+def test_adapters_that_do_not_fit_are_refused_before_the_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, other = write_folder(tmp_path / "given", "llama3"), write_folder(tmp_path / "other", "qwen3")
+    place, _ = write_adapter(tmp_path / "adapter", *huggingface.load(other))
+    monkeypatch.setattr(huggingface, "load", None)
+    tokenizer = taking_base.tokenizer_of(config_of(folder))
+    taking_base.describe(config_of(other, adapter=place), tokenizer)
+    refused = r"(?s)adapter: cannot be used as an adapter of this model:.*q_proj.lora_B.weight has shape \[64, 3\], exp"
+    with pytest.raises(InputError, match=refused):
+        taking_base.describe(config_of(folder, adapter=place), tokenizer)
+    with pytest.raises(InputError, match=refused):
+        take(folder, tmp_path / "run", adapter=place)
+    with pytest.raises(InputError, match=r"base\.adapter=.*nowhere: no such folder; expected one with adapter_config"):
+        take(folder, tmp_path / "run2", adapter=tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"neither adapter_model\.safetensors nor"):
+        take(folder, tmp_path / "run3", adapter=folder)
+
+
+def test_a_new_adapter_makes_the_stage_stale(tmp_path: Path):
+    folder = write_folder(tmp_path / "given")
+    given = huggingface.load(folder)
+    place, _ = write_adapter(tmp_path / "adapter", *given)
+    take(folder, tmp_path / "run", adapter=place)
+    again, _ = write_adapter(tmp_path / "again", *given, seed=1)
+    (again / adapters.WEIGHTS).replace(place / adapters.WEIGHTS)
+    found = pipeline.states(config_of(folder, adapter=place), tmp_path / "run", STAGES)
+    assert {s.stage.name: s.state for s in found} == {"problems": "done", "base": "stale"}
