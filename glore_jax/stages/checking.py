@@ -18,7 +18,7 @@ import rich
 from flax.traverse_util import flatten_dict
 from rich.table import Table
 
-from glore_jax import configuration, rankers, tasks
+from glore_jax import rankers, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import expert_iteration as ei
 from glore_jax.method import labels as labelling
@@ -30,7 +30,7 @@ from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 from glore_jax.progress import number, say, size
 from glore_jax.sampling import decode, kv_cache
-from glore_jax.stages import artifacts, recipes, taking_base
+from glore_jax.stages import artifacts, config_keys, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training import adaptation, optimizer
@@ -115,8 +115,6 @@ def plan(config: Any) -> Plan:
     """
     if config.get("recipe", "") != "glore":
         raise InputError(f"recipe={config.get('recipe', '')!r}: `glore check` counts runs of the recipe glore only")
-    for stage in recipes.of(config):
-        configuration.select(config, stage.config_keys)
     check_settings(config)
     tokenizer = taking_base.tokenizer_of(config)
     model = taking_base.describe(config, tokenizer)
@@ -146,11 +144,12 @@ def _trainings(config: Any) -> dict[str, Any]:
 
 
 def check_settings(config: Any) -> None:
-    """Keys whose values must be one of a few, and batches that must split over the devices; of runs that sample.
+    """Keys that must be there, whose values must be one of a few, and batches that must split over the devices.
 
     Raises:
       InputError: of what a stage would refuse only when its turn came.
     """
+    config_keys.check(config)
     recipe, mesh = config.get("recipe", ""), meshes.make()
     if recipe in ("glore", "label"):
         for name in ("slots", "sources"):

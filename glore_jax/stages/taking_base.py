@@ -64,7 +64,7 @@ def files_of(config: Any) -> list[Path]:
     folder = Path(config.base.path) if config.base.path else folder_of(config)
     weights, texts = sorted(folder.glob("*.safetensors*")), artifacts.tokenizer_folder(folder)
     found = [*weights, *(texts / name for name in pretrained.FILES if (texts / name).is_file())]
-    if config.base.adapter:
+    if config.base.get("adapter"):  # work folders of before it could be given lack the key
         adapter = Path(config.base.adapter)
         found += [*sorted(adapter.glob("*.safetensors*")), adapter / adapters.SETTINGS]
     return found

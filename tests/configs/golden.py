@@ -1,4 +1,7 @@
-"""The default values that results depend on, pinned. Renew them with `python tests/configs/golden.py`."""
+"""The default values that results depend on, pinned, and the keys that a configuration must have.
+
+Renew both with `python tests/configs/golden.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from glore_jax import configuration
+from glore_jax.stages import config_keys
 
 ROOT = Path(__file__).parents[2]
 PATH = Path(__file__).with_suffix(".json")
+KEYS = ROOT / "glore_jax" / "assets" / config_keys.PLACE
 MODELS = ("llama2_7b", "llama2_13b", "llama3_8b", "qwen2_5_7b", "qwen3_8b", "gemma3_12b", "mistral_7b")
 PUBLISHED = ("gsm8k.py", *(f"gsm8k_{model}.py" for model in MODELS), "svamp.py", "svamp_llama2_7b.py")
 PINNED = (
@@ -34,6 +39,16 @@ def values(spec: str) -> dict[str, Any]:
     return json.loads(configuration.to_json(configuration.load(str(ROOT / "configs" / spec))))
 
 
+def shipped_keys() -> list[dict[str, Any]]:
+    """The keys of the first file of each recipe and task."""
+    found: dict[str, dict[str, Any]] = {}
+    for spec in PINNED:
+        made = config_keys.of(f"configs/{spec}", values(spec))
+        found.setdefault(json.dumps(made["of"]), made)
+    return list(found.values())
+
+
 if __name__ == "__main__":
+    KEYS.write_text(json.dumps(shipped_keys(), indent=1) + "\n", encoding="utf-8")
     text = json.dumps({spec: values(spec) for spec in PINNED}, indent=1, sort_keys=True)
     PATH.write_text(text + "\n", encoding="utf-8")

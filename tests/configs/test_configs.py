@@ -11,6 +11,7 @@ import pytest
 
 from glore_jax import configuration, stages, tasks
 from glore_jax.errors import InputError
+from glore_jax.stages import config_keys
 
 CONFIGS = golden.ROOT / "configs"
 VARIANTS = {
@@ -77,6 +78,45 @@ def test_defaults_have_not_moved(spec: str):
     moved = configuration.differences(pinned[spec], golden.values(spec))
     lines = [f"  {key}: {was!r} pinned, {now!r} in the file" for key, was, now in moved]
     assert not moved, "\n".join([f"configs/{spec} has other values than its pinned ones:", *lines, golden.RENEW])
+
+
+def test_the_keys_that_are_looked_for_are_those_of_the_files():
+    assert json.loads(golden.KEYS.read_text(encoding="utf-8")) == golden.shipped_keys(), golden.RENEW
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "file"),
+    [
+        ("arithmetic.py:smoke", "base.adapter", "arithmetic.py"),
+        ("gsm8k_llama2_7b.py", "sorm.target", "gsm8k.py"),
+        ("jsonl.py", "task.dev", "jsonl.py"),
+        ("label.py", "labels.search", "label.py"),
+        ("traces_value.py", "value.language", "traces_value.py"),
+        ("arithmetic_base.py", "model.d_model", "arithmetic_base.py"),
+    ],
+)
+def test_a_file_that_lacks_a_key_is_refused_with_its_name(spec: str, key: str, file: str):
+    config = configuration.load(str(CONFIGS / spec)).unlock()
+    group, leaf = key.split(".")
+    del config[group][leaf]
+    with pytest.raises(InputError, match=rf"lacks {key}, which its stages read; configs/{file} has it"):
+        stages.check_settings(config)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_file_has_the_keys_that_are_looked_for(spec: str):
+    config_keys.check(configuration.load(str(CONFIGS / spec)))
+
+
+def test_a_lacking_group_and_several_keys_are_all_named():
+    config = configuration.load(str(CONFIGS / "arithmetic.py")).unlock()
+    del config.traces, config.sft.train.lora, config.seed, config.devices  # the last two have values without
+    with pytest.raises(InputError) as error:
+        config_keys.check(config)
+    lacking = "sft.train.lora.alpha, sft.train.lora.layers, sft.train.lora.rank, traces.per_problem, which"
+    assert f"the configuration lacks {lacking}" in str(error.value)
+    config.task.name = "mine"
+    config_keys.check(config)  # of an unknown task nothing is known; the task says so itself
 
 
 def test_lora_is_a_variant_of_every_published_model():

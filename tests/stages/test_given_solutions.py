@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tiny_run
+from ml_collections import ConfigDict
 
 from glore_jax import cli, files
 from glore_jax.errors import InputError
@@ -165,7 +166,7 @@ def test_the_stage_of_a_run_has_its_tokenizer_beside_it(tmp_path: Path):
     run = tiny_run.make(tmp_path / "run")
     assert artifacts.tokenizer_folder(run / "expert_iteration") == (run / "base").resolve()
     assert artifacts.tokenizer_folder(SHIPPED) == SHIPPED
-    config = type("C", (), {"base": type("B", (), {"path": str(run / "expert_iteration"), "adapter": ""})})
+    config = ConfigDict({"base": {"path": str(run / "expert_iteration"), "adapter": ""}})
     assert {path.parent.name for path in taking_base.files_of(config)} == {"expert_iteration", "base"}
 
 
