@@ -3,8 +3,9 @@
 glore run --config=configs/jsonl.py --workdir=runs/mine --config.task.train=problems.jsonl
 
 One problem a line: {"question": "...", "answer": "12", "solution": "3*4 = <<3*4=12>>12\\n#### 12"}.
-`answer` holds a number. `solution` may be left out; where it is given it has one step a line and ends
-with `#### answer`. Where `task.dev` or `task.test` is "", a tenth of the problems each is cut off.
+`answer` holds a number, or LaTeX with `--config.task.answers=latex`. `solution` may be left out; where it is
+given it has one step a line and ends with `#### answer`. Where `task.dev` or `task.test` is "", a tenth of the
+problems each is cut off.
 
 variant   what it is for
 (none)    a run in earnest; set the steps of each training to what your data takes
@@ -33,6 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "train": "",  # paths of JSONL files; train must be given
             "dev": "",
             "test": "",
+            "answers": "number",  # "latex": compared as formulas, by math-verify (docs/tasks.md)
         }
     )
     # Free text takes more tokens than the embedded task's short sentences: room for questions of about 300.

@@ -24,7 +24,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "recipe": "label",
             "seed": 0,
             "devices": 0,  # CPU devices to split batches over; 0 leaves it to JAX
-            "task": {"solutions": ()},  # files; --input sets it
+            "task": {
+                "solutions": (),  # files; --input sets it
+                "answers": "number",  # "latex": compared as formulas, by math-verify (docs/tasks.md)
+            },
             "base": {
                 "path": "",  # folder of the model: Hugging Face's, or of a stage of a run; --model sets it
                 "adapter": "",  # folder of a LoRA adapter for it, as PEFT saves them; "" for none

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from glore_jax import configuration, pipeline, progress, workfolder
+from glore_jax import configuration, final_answers, pipeline, progress, workfolder
 from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted
 
@@ -344,6 +344,8 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
         start_from=options.start_from,
         report=stages.print_report,
     )
+    if late := final_answers.overdue():
+        progress.say(f"{late} pairs of answers in LaTeX took too long to compare, and count as different")
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 Section 1 of the paper's method: the ORM says when to refine (gate) and which candidate to keep (rerank; `rankers.py`
 has other ways to compare them). The baselines spend the same number of candidates: the best of three samples under the
-same ranker, or their majority.
+same ranker, or their majority. Whether answers are in LaTeX matters to votes alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from glore_jax import answers
+from glore_jax import final_answers
 from glore_jax.rankers import RANKERS, final_value
 from glore_jax.records import Candidate, Case
 
@@ -40,16 +40,23 @@ def best_threshold(score: Callable[[float], float], grid: Sequence[float] = THRE
     return float(grid[int(top[len(top) // 2])])
 
 
-def rerank(draft: Candidate, rewrites: Sequence[Candidate], margin: float, ranker: str = "orm") -> Candidate:
+def rerank(
+    draft: Candidate, rewrites: Sequence[Candidate], margin: float, ranker: str = "orm", latex: bool = False
+) -> Candidate:
     """The rewrite of the highest score (the first among equals) where it beats the draft's by over `margin`."""
-    kept, *scores = RANKERS[ranker]([draft, *rewrites])
+    kept, *scores = RANKERS[ranker]([draft, *rewrites], latex)
     best = max(range(len(rewrites)), key=scores.__getitem__)
     return rewrites[best] if scores[best] > kept + margin else draft
 
 
 def system(case: Case, margin: float, ranker: str = "orm") -> Candidate:
     """The whole system's choice of {draft, global, local}."""
-    return rerank(case.draft, [case.refinements[name] for name in REFINERS], margin, ranker)
+    return rerank(case.draft, [case.refinements[name] for name in REFINERS], margin, ranker, in_latex(case))
+
+
+def in_latex(case: Case) -> bool:
+    """Whether answers to the problem are in LaTeX."""
+    return final_answers.is_latex(case.problem.answer)
 
 
 def gated(case: Case, refiner: str, gate: float) -> Candidate:
@@ -57,18 +64,19 @@ def gated(case: Case, refiner: str, gate: float) -> Candidate:
     return case.refinements[refiner] if final_value(case.draft) < gate else case.draft
 
 
-def best_of(samples: Sequence[Candidate], ranker: str = "orm") -> Candidate:
+def best_of(samples: Sequence[Candidate], ranker: str = "orm", latex: bool = False) -> Candidate:
     """The sample of the highest score, the earliest among equals."""
-    scores = RANKERS[ranker](samples)
+    scores = RANKERS[ranker](samples, latex)
     return samples[max(range(len(samples)), key=scores.__getitem__)]
 
 
-def majority(samples: Sequence[Candidate]) -> Candidate:
+def majority(samples: Sequence[Candidate], latex: bool = False) -> Candidate:
     """The earliest sample with the most common final answer; among equally common ones, the earliest.
 
-    Answers are equal as numbers. A sample without one casts no vote; where none has one, the first is taken.
+    Answers are equal as numbers, or as LaTeX. A sample without one casts no vote; where none has one, the first is
+    taken.
     """
-    votes = [answers.parse_number(answers.final_answer(sample.solution.text) or "") for sample in samples]
+    votes = final_answers.votes([sample.solution.text for sample in samples], latex)
     counts = Counter(vote for vote in votes if vote is not None)
     if not counts:
         return samples[0]

@@ -11,11 +11,11 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from glore_jax import answers
+from glore_jax import final_answers
 from glore_jax.errors import InputError
 from glore_jax.records import Candidate
 
-Ranker = Callable[[Sequence[Candidate]], list[float]]
+Ranker = Callable[..., list[float]]  # of the candidates, and whether their answers are in LaTeX
 
 
 def final_value(candidate: Candidate, model: str = "orm") -> float:
@@ -41,12 +41,12 @@ def both_values(candidate: Candidate) -> float:
 
 
 def _each(score: Callable[[Candidate], float]) -> Ranker:
-    return lambda candidates: [score(candidate) for candidate in candidates]
+    return lambda candidates, latex=False: [score(candidate) for candidate in candidates]
 
 
-def by_votes(candidates: Sequence[Candidate]) -> list[float]:
+def by_votes(candidates: Sequence[Candidate], latex: bool = False) -> list[float]:
     """The sum of the final ORM values of all candidates with the same answer; without one, a candidate's own."""
-    found = [answers.parse_number(answers.final_answer(c.solution.text) or "") for c in candidates]
+    found = final_answers.votes([c.solution.text for c in candidates], latex)
     sums: dict[object, float] = defaultdict(float)
     for answer, candidate in zip(found, candidates, strict=True):
         sums[answer] += final_value(candidate)

@@ -20,7 +20,7 @@ class Problem:
     Attributes:
       id: unique within its split, e.g. `test-17`.
       question: the text a model reads.
-      answer: the right final answer, as text.
+      answer: the right final answer, as text; between \\( and \\) one that is compared as LaTeX.
       solution: a worked solution, or "" where none is known.
       facts: what the task's oracle needs, as JSON text; "" where the task has no oracle.
     """

@@ -11,8 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from glore_jax.decisions import best_of
-from glore_jax.evaluation.refinements import NUM_CANDIDATES, chosen, draft_right, min_samples, pass_measure, right
+from glore_jax.evaluation.refinements import (
+    NUM_CANDIDATES,
+    best_sample,
+    chosen,
+    draft_right,
+    min_samples,
+    pass_measure,
+    right,
+)
 from glore_jax.evaluation.runs import Measure, Run, Walk, num_gold_steps, rate
 from glore_jax.evaluation.statistics import Sums, balanced, estimate
 from glore_jax.evaluation.value_models import TITLES, at_paper, class_sums, judged, models_of, prefix_truth, prefixes
@@ -128,7 +135,7 @@ def curves_of(walks: Sequence[Walk], runs: Sequence[Run], weights: np.ndarray) -
         "training": dict(runs[0].training_curves) if len(runs) == 1 else {},
     }
     if enough:
-        best = accuracy_by_steps(walks, lambda w: right(best_of(w.case.samples[:NUM_CANDIDATES], w.ranker)), weights)
+        best = accuracy_by_steps(walks, lambda w: right(best_sample(w)), weights)
         curves["accuracy_by_steps"]["best of 3"] = best
     if judged(walks):
         curves["student_step_accuracy"] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from glore_jax.decisions import REFINERS, best_of, gated, majority, rerank, system
+from glore_jax.decisions import REFINERS, best_of, gated, in_latex, majority, rerank, system
 from glore_jax.evaluation.runs import Measure, Walk, rate, share
 from glore_jax.rankers import SCORES
 from glore_jax.records import Candidate
@@ -34,6 +34,17 @@ def rewritten(walk: Walk, refiner: str) -> bool:
 def chosen(walk: Walk) -> Candidate:
     """The whole system's answer under the run's own rank margin."""
     return system(walk.case, walk.thresholds["rank_margin"], walk.ranker)
+
+
+def reranked(walk: Walk, refiner: str) -> Candidate:
+    """The ranker's choice between the draft and one refiner's rewrite."""
+    case, margin = walk.case, walk.thresholds["rank_margin"]
+    return rerank(case.draft, [case.refinements[refiner]], margin, walk.ranker, in_latex(case))
+
+
+def best_sample(walk: Walk) -> Candidate:
+    """The ranker's choice of as many samples as the system has candidates."""
+    return best_of(walk.case.samples[:NUM_CANDIDATES], walk.ranker, in_latex(walk.case))
 
 
 def score_of(walks: Sequence[Walk]) -> str:
@@ -131,7 +142,7 @@ def refiner_measures(walks: Sequence[Walk], refiner: str) -> list[Measure]:
         share(
             f"{refiner}_reranked_accuracy",
             walks,
-            lambda w: right(rerank(w.case.draft, [w.case.refinements[refiner]], w.thresholds["rank_margin"], w.ranker)),
+            lambda w: right(reranked(w, refiner)),
             f"Right answers where the higher {score_of(walks)} decides between draft and {refiner} rewrite, with the "
             f"system's margin, {everything}.",
         ),
@@ -154,13 +165,13 @@ def baseline_measures(walks: Sequence[Walk]) -> list[Measure]:
         share(
             f"best_of_{k}_accuracy",
             walks,
-            lambda w: right(best_of(w.case.samples[:k], w.ranker)),
+            lambda w: right(best_sample(w)),
             f"Right answers where the first {k} samples' highest {score_of(walks)} decides, {everything}.",
         ),
         share(
             f"majority_of_{k}_accuracy",
             walks,
-            lambda w: right(majority(w.case.samples[:k])),
+            lambda w: right(majority(w.case.samples[:k], in_latex(w.case))),
             f"Right answers where the first {k} samples' most common answer decides (tie: the earliest), {everything}.",
         ),
     ]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glore_jax import answers, files
+from glore_jax import answers, files, final_answers
 from glore_jax.errors import InputError
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Judged, Problem, Rollout, Solution, StepLabels
@@ -46,12 +46,12 @@ def problems(context: StageContext) -> dict[str, Any]:
             found[row.id] = row
     if not found:
         raise InputError("task.solutions is empty; name a file of solutions with --input=FILE")
-    rows = _judge(list(found.values()))
+    rows = _judge(list(found.values()), context.config.task.answers)
     questions: dict[str, Problem] = {}
     for row in rows:
         problem = Problem(f"question-{len(questions)}", row.question, row.answer)
         known = questions.setdefault(same_question(row.question), problem)
-        if not answers.equal(row.answer, known.answer):
+        if not final_answers.equal(row.answer, known.answer):
             raise InputError(
                 f"solution {row.id!r}: its question has the answer {known.answer!r} elsewhere, and {row.answer!r} here"
             )
@@ -60,17 +60,20 @@ def problems(context: StageContext) -> dict[str, Any]:
     return {"solutions": len(rows), "questions": len(questions), "right": sum(bool(r.right) for r in rows) / len(rows)}
 
 
-def _judge(rows: Sequence[Judged]) -> list[Judged]:
+def _judge(rows: Sequence[Judged], kind: str) -> list[Judged]:
     """The solutions with their verdicts: the one that is given, or what the final answer says.
 
-    Where others end with `#### ANSWER`, one that does not has no answer, and is wrong.
+    The right answers are written as answers of their `kind`, of `final_answers.KINDS`, are. Where others end with
+    `#### ANSWER`, one that does not has no answer, and is wrong.
     """
+    final_answers.check(kind)
     for row in rows:
-        if answers.parse_number(row.answer) is None:
+        if not row.answer.strip() or (kind == "number" and answers.parse_number(row.answer) is None):
             raise InputError(
-                f"solution {row.id!r}: expected the right answer to its question in 'answer', a number, found "
-                f"{row.answer!r}; rollouts are judged by it"
+                f"solution {row.id!r}: expected the right answer to its question in 'answer', as {kind}, found "
+                f"{row.answer!r}; rollouts are judged by it (task.answers: one of {', '.join(final_answers.KINDS)})"
             )
+    rows = [dataclasses.replace(row, answer=final_answers.written(row.answer, kind)) for row in rows]
     texts = ["\n".join(scoring.lines(row)) for row in rows]
     open_ones = [row for row in rows if row.right is None]
     if open_ones and all(answers.final_answer(text) is None for text in texts):

@@ -197,7 +197,9 @@ def answers_to(context: StageContext, questions: Sequence[str]) -> list[Candidat
     drafts = walk.sample("expert_iteration", 1, 0.0, "drafts", scored=1)
     _, made = walk.rewrites(drafts, thresholds["sorm_where"])
     rewrites = [[made[name][n] for name in decisions.REFINERS] for n in range(len(drafts))]
-    how = thresholds["rank_margin"], context.config.evaluation.get("ranker", "orm")  # of before there was a choice
+    # Work folders of before there was a choice lack the one key, tasks of numbers alone the other.
+    ranker, kind = context.config.evaluation.get("ranker", "orm"), context.config.task.get("answers", "number")
+    how = thresholds["rank_margin"], ranker, kind == "latex"
     return [decisions.rerank(draft, mine, *how) for draft, mine in zip(drafts, rewrites, strict=True)]
 
 

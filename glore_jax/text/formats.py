@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from glore_jax import answers
+from glore_jax import answers, final_answers
 from glore_jax.text.tokenizers import BAD, DRAFT, NUM_VALUE_MARKS, REWRITE, VALUE_MARKS, Tokenizer
 
 
@@ -100,5 +100,5 @@ def encode_refiner_source(
 
 
 def is_right(text: str, answer: str) -> bool:
-    """Whether a solution text ends with the right final answer."""
-    return answers.equal(answers.final_answer(text), answer)
+    """Whether a solution text ends with the right final answer, which says how it is compared (`final_answers.py`)."""
+    return final_answers.equal(answers.final_answer(text), answer)

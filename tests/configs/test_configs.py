@@ -12,6 +12,7 @@ import pytest
 from glore_jax import configuration, stages, tasks
 from glore_jax.errors import InputError
 from glore_jax.stages import config_keys
+from glore_jax.text import formats
 
 CONFIGS = golden.ROOT / "configs"
 VARIANTS = {
@@ -125,6 +126,21 @@ def test_lora_is_a_variant_of_every_published_model():
         keys = {f"{group}.train.{key}" for group in ("sft", "expert_iteration", "orm", "sorm", "refiner")
                 for key in ("learning_rate", "lora.rank", "lora.alpha", "lora.layers")}  # fmt: skip
         assert {key for key, _, _ in moved} == keys
+
+
+def test_answers_in_latex_are_read_and_compared(tmp_path: Path):
+    found = [(rf"\frac{{{i}}}{{2}}", f"#### {i / 2}") for i in range(1, 61)]
+    rows = [{"question": f"Half of {i}?", "answer": a, "solution": s} for i, (a, s) in enumerate(found, 1)]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    given = [f"--config.task.train={path}", "--config.task.answers=latex"]
+    config = configuration.load(f"{CONFIGS / 'jsonl.py'}:smoke", given)
+    stages.check_settings(config)
+    splits = tasks.load(config.task)
+    problems = [*splits.train, *splits.dev, *splits.test]
+    assert len(problems) == 60
+    assert all(formats.is_right(problem.solution, problem.answer) for problem in problems)
+    assert not any(formats.is_right("#### 2", p.answer) for p in problems if p.answer != r"\(\frac{4}{2}\)")
 
 
 def test_your_own_problems_are_read(tmp_path: Path):

@@ -143,9 +143,32 @@ def test_bad_solutions(found: list[dict[str, Any]], problem: str, tmp_path: Path
     assert problem in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_numbers_in_latex_have_the_labels_of_numbers(labelled: Path, tmp_path: Path):
+    """All the way through rollouts: each right answer is a fraction that the model has to come to as a number."""
+    given = [row | {"answer": rf"\frac{{{2 * int(row['answer'])}}}{{2}}"} for row in rows()]
+    words = "--config.labels.search=all", "--config.task.answers=latex"
+    assert label(write(tmp_path, given), tmp_path / "out", *words) == 0
+    made, numbers = (read(folder / "export" / "labels.jsonl") for folder in (tmp_path / "out", labelled))
+    for key in ("labels", "rollouts", "right"):
+        assert [row[key] for row in made] == [row[key] for row in numbers]
+    assert made[0]["answer"] == rf"\({given[0]['answer']}\)"
+
+
+def test_answers_may_be_in_latex(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    half = GOOD | {"answer": r"\frac{1}{2}", "steps": ["1-1/2 = 1/2", r"#### \dfrac12"]}
+    given = [half, half | {"id": "b", "answer": "0.5", "steps": ["#### 2"]}]
+    judged = given_solutions._judge(traces.read(write(tmp_path, given)), "latex")
+    assert [row.right for row in judged] == [True, False]
+    assert [row.answer for row in judged] == [r"\(\frac{1}{2}\)", r"\(0.5\)"]
+    assert label(write(tmp_path, given), tmp_path / "numbers") == 2
+    assert "its question has the answer" in capsys.readouterr().err  # as numbers, 1/2 in LaTeX is 2
+    assert label(write(tmp_path, [half]), tmp_path / "tex", "--config.task.answers=tex") == 2
+    assert "task.answers='tex': expected one of number, latex" in capsys.readouterr().err
+
+
 def test_verdicts_that_are_given_stand(tmp_path: Path):
     given = [GOOD, GOOD | {"id": "b", "answer_correct": False}, GOOD | {"id": "c", "steps": ["2+3 = 5"]}]
-    judged = given_solutions._judge(traces.read(write(tmp_path, given)))
+    judged = given_solutions._judge(traces.read(write(tmp_path, given)), "number")
     assert [row.right for row in judged] == [True, False, False]  # c says no answer, where others do
 
 

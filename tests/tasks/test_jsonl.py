@@ -114,8 +114,33 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         jsonl.read(tmp_path / "latin.jsonl")
 
 
+LATEX = r"\frac{1}{2}"
+
+
+def test_answers_may_be_in_latex(write):
+    path = write(
+        row("a", LATEX, solution=f"1-1/2\n#### {LATEX}"), row("b", r"\(x+1\)", solution="#### 1+x"), row("c", r"\pi")
+    )
+    found = jsonl.read(path, "latex")
+    assert [p.answer for p in found] == [rf"\({LATEX}\)", r"\(x+1\)", r"\(\pi\)"]
+    assert found[0].solution.endswith(LATEX)
+    with pytest.raises(
+        InputError, match=r"line 3: the answer '.*pi' holds no number; .* --config\.task\.answers=latex"
+    ):
+        jsonl.read(path)
+    with pytest.raises(
+        InputError, match=r"line 1: the solution must end with a line '#### .*frac\{1\}\{2\}', the answer"
+    ):
+        jsonl.read(write(row("a", LATEX, solution="#### 2")), "latex")
+
+
+def test_a_number_between_latex_brackets_stays_a_number(write):
+    assert jsonl.read(write(row("a", r"\(1,250\)")))[0].answer == "1,250"
+
+
 def task(train: object = "", dev: object = "", test: object = "") -> ConfigDict:
-    return ConfigDict({"name": "jsonl", "train": str(train), "dev": str(dev), "test": str(test)})
+    files = {"train": str(train), "dev": str(dev), "test": str(test)}
+    return ConfigDict({"name": "jsonl", "answers": "number"} | files)
 
 
 def many(first: int, count: int) -> list[str]:
