@@ -44,6 +44,11 @@ setup(
         "lm-eval": [
             "lm-eval>=0.4.13",  # lm-evaluation-harness: its tasks, their metrics and its table
         ],
+        # Only for benchmarks/decode_tpu_compile.py. Large, Linux only, and each version of JAX goes with one of libtpu:
+        # JAX itself says with which.
+        "tpu-compile": [
+            "jax[tpu]>=0.10.2,<0.13",  # libtpu: the TPU compiler, which needs no TPU
+        ],
         "test": [
             "glore_jax[datasets,latex]",  # the tests read prepared data sets and judge LaTeX
             "pytest>=8",  # the test runner

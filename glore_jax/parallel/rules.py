@@ -1,4 +1,4 @@
-"""One table from logical axis names to mesh axes; models and steps name neither devices nor mesh axes."""
+"""Tables from logical axis names to mesh axes; models and steps name neither devices nor mesh axes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from jax.sharding import PartitionSpec as P
 
 from glore_jax.errors import InputError
 
+Table = tuple[tuple[str, str | None], ...]
+
 # First match wins; None keeps an axis whole on every device.
-RULES: tuple[tuple[str, str | None], ...] = (
+RULES: Table = (
     ("batch", "data"),
     ("vocab", None),
     ("embed", None),
@@ -22,11 +24,21 @@ RULES: tuple[tuple[str, str | None], ...] = (
     ("mlp", None),
     ("norm", None),
 )
+# For models that one device cannot hold: each device has some of the heads, hidden units and words, of every layer.
+TENSOR_RULES: Table = (
+    ("batch", "data"),
+    ("vocab", "tensor"),
+    ("embed", None),
+    ("heads", "tensor"),
+    ("kv_heads", "tensor"),
+    ("mlp", "tensor"),
+    ("norm", None),
+)
 
 
-def of_params(boxed: Any, mesh: Mesh) -> Any:
+def of_params(boxed: Any, mesh: Mesh, table: Table = RULES) -> Any:
     """Shardings of a tree of parameters that carry logical axis names."""
-    return spmd.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    return spmd.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, table)
 
 
 def of_batch(mesh: Mesh) -> NamedSharding:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from glore_jax.errors import InputError
@@ -38,10 +39,25 @@ def test_every_axis_name_of_the_model_has_a_rule():
     boxed = jax.eval_shape(model.init, jax.random.key(0), tokens, tokens, jnp.ones((1, 4, 4), bool))["params"]
     boxes = jax.tree.leaves(boxed, is_leaf=lambda x: hasattr(x, "names"))
     assert {name for box in boxes for name in box.names} <= set(dict(rules.RULES))
+    assert set(dict(rules.RULES)) == set(dict(rules.TENSOR_RULES))
     mesh = meshes.make()
     shardings = jax.tree.leaves(rules.of_params(boxed, mesh))
     assert len(shardings) == len(boxes)
     assert all(s.mesh == mesh and s.is_fully_replicated for s in shardings)  # data parallel: parameters stay whole
+
+
+def test_a_model_split_by_tensor_computes_the_same():
+    model, params = tiny.random_decoder()
+    tokens = jnp.arange(12, dtype=jnp.int32).reshape(2, 6)
+    boxed = jax.eval_shape(model.init, jax.random.key(0), tokens, tokens, jnp.ones((2, 6, 6), bool))["params"]
+    mesh = jax.make_mesh((1, 2), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
+    split = jax.device_put(params, rules.of_params(boxed, mesh, rules.TENSOR_RULES))
+    for name, shape in {"wq": (16, 16), "wk": (16, 8), "wv": (16, 8), "wo": (16, 16)}.items():
+        assert split["attention_0"][name].addressable_shards[0].data.shape == shape, name
+    apply = jax.jit(decoder.CausalLM(model).apply)
+    np.testing.assert_allclose(
+        apply({"params": split}, tokens), apply({"params": params}, tokens), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("rows", [2, 4, 128])

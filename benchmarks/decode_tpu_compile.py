@@ -1,0 +1,266 @@
+"""What sampling from Llama 2 7B and 13B takes on TPUs, from the TPU compiler alone; no TPU is needed.
+
+python benchmarks/decode_tpu_compile.py
+python benchmarks/decode_tpu_compile.py --models=gsm8k_llama2_7b --topologies=v5e-8 --layouts=compiler
+
+Needs the extra `tpu-compile`. The three programs of `glore_jax/sampling/decode.py` are compiled ahead of time for a
+described machine, with weights and cache in bfloat16, all layers, and a bucket of 512 prompt and 512 new tokens:
+
+v5e-8    8 chips (2x4) of 16 GiB
+v5e-16   16 chips (4x4)
+v5p-8    4 chips (2x2x1) of 95 GiB: the 8 counts cores, of which a chip has two that compile as one device
+
+Weights are split by `parallel.rules.TENSOR_RULES`, the cache over slots and key heads. Slots are tried downward in
+powers of two, from the first number whose weights and cache alone are too many. A number fits if decoding, insertion
+and prefill compile, and each has room beside what stays on the device meanwhile: the weights, the slots, the last
+prefilled sources. Prints a table, bytes on each device, and then JSON with what the compiler said of the next number.
+
+--layouts: how the cache lies in memory between two chunks: `row-major`, as JAX does where nobody says otherwise, or
+`compiler`, as decoding would have it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich
+from jax.experimental import topologies
+from jax.experimental.layout import Format, Layout
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from rich.table import Table
+
+from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.parallel import rules
+from glore_jax.progress import say, size
+from glore_jax.sampling import decode, kv_cache
+
+GIB = 2**30
+BUCKET, NEW, SOURCES, CHUNK = 512, 512, 8, 16
+LAYOUTS = "row-major", "compiler"
+MODELS = {
+    "gsm8k_llama2_7b": DecoderConfig(32_000, 4096, 32, 32, 32, 128, 11_008, dtype="bfloat16"),
+    "gsm8k_llama2_13b": DecoderConfig(32_000, 5120, 40, 40, 40, 128, 13_824, dtype="bfloat16"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A number of connected chips.
+
+    Attributes:
+      topology: as libtpu names it.
+      mesh: devices on the axes `data` and `tensor`.
+      memory: bytes on each device that a program may use; the compiler names them when it refuses one.
+    """
+
+    topology: str
+    mesh: tuple[int, int]
+    memory: int
+
+
+# More devices on `tensor` leave more room beside the weights, but 40 heads split evenly over 8 at most.
+MACHINES = {
+    "v5e-8": Machine("v5e:2x4", (1, 8), int(15.75 * GIB)),
+    "v5e-16": Machine("v5e:4x4", (2, 8), int(15.75 * GIB)),
+    "v5p-8": Machine("v5p:2x2x1", (1, 4), int(95.74 * GIB)),
+}
+
+
+class TooLarge(Exception):
+    """A program that a device has no room for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function of arrays, and what is known of these before there are any.
+
+    Attributes:
+      args: shapes.
+      formats: where each of the arguments lies, and for some in which layout; as `args`.
+      results: the same of what it returns.
+      donated: arguments whose memory the results take.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    formats: tuple[Any, ...]
+    results: Any
+    donated: tuple[int, ...] = ()
+
+    def compile(self) -> Any:
+        """Raises: TooLarge."""
+        donated: Any = self.donated
+        jitted = jax.jit(self.function, in_shardings=self.formats, out_shardings=self.results, donate_argnums=donated)
+        try:
+            return jitted.lower(*self.args).compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise TooLarge(str(error).splitlines()[0]) from None
+
+
+def mesh_of(machine: Machine) -> Mesh:
+    """Devices in the order of libtpu, in which neighbours come together; how near they are changes no byte."""
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is taken, so processes need not wait in line
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=machine.topology).devices
+    return Mesh(np.array(devices).reshape(machine.mesh), ("data", "tensor"))
+
+
+class Sampler:
+    """The programs that sample from one model on one machine, in any number of slots."""
+
+    def __init__(self, config: DecoderConfig, machine: Machine, bucket: int = BUCKET, new: int = NEW):
+        self.model, self.machine, self.mesh = Decoder(config), machine, mesh_of(machine)
+        self.bucket, self.new = bucket, new
+        tokens = jnp.zeros((1, 8), jnp.int32)
+        boxed = jax.eval_shape(self.model.init, jax.random.key(0), tokens, tokens, jnp.ones((1, 8, 8), bool))["params"]
+        shapes = nn.meta.unbox(boxed)
+        self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(config.dtype)), shapes)
+        self.params_at = rules.of_params(boxed, self.mesh, rules.TENSOR_RULES)
+        self.prefilled = jax.eval_shape(lambda: kv_cache.zeros(config, SOURCES, bucket))
+        self.prefilled_at = self._at(None, "tensor")  # every slot may take any source
+
+    def _at(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(self.mesh, P(*axes))
+
+    def shapes(self, slots: int) -> decode.Shapes:
+        return decode.Shapes(slots, SOURCES, self.bucket, self.new, CHUNK, eos=2, pad=0)
+
+    def slots(self, count: int) -> tuple[decode.Slots, decode.Slots]:
+        """Shapes of the slots, and where they lie: keys and values [B, K, ...] by slot and head, all else by slot."""
+        slots = jax.eval_shape(lambda: decode.empty(self.model.config, self.shapes(count)))
+        axes = {0: (), 4: ("data", "tensor")}
+        return slots, jax.tree.map(lambda x: self._at(*axes.get(x.ndim, ("data",))), slots)
+
+    def decode_chunk(self, count: int, layout: str) -> Program:
+        slots, slots_at = self.slots(count)
+        if layout == "compiler":
+            slots_at = jax.tree.map(lambda x, at: Format(Layout.AUTO, at) if x.ndim == 4 else at, slots, slots_at)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        function = functools.partial(inspect.unwrap(decode.decode_chunk), self.model, self.shapes(count))
+        return Program(function, (self.params, slots, key), (self.params_at, slots_at, self._at()), slots_at, (1,))
+
+    def insert(self, count: int, slots_at: decode.Slots) -> Program:
+        """`slots_at`: as decoding has them."""
+        slots, _ = self.slots(count)
+        kinds = {"fill": bool, "temperature": jnp.float32}
+        names = ("fill", "source", "prefix", "token", "limit", "temperature")
+        request = {name: jax.ShapeDtypeStruct((count,), kinds.get(name, jnp.int32)) for name in names}
+        request["name"] = jax.ShapeDtypeStruct((count, 2), jnp.uint32)
+        formats = slots_at, self.prefilled_at, self._at("data")
+        return Program(inspect.unwrap(decode.insert), (slots, self.prefilled, request), formats, slots_at, (0,))
+
+    @functools.cached_property
+    def prefilling(self) -> Any:
+        """The compiled `prefill`, the same for any number of slots."""
+        tokens, count = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((SOURCES, self.bucket), (SOURCES,)))
+        function = functools.partial(inspect.unwrap(decode.prefill), self.model, self.shapes(1))
+        formats = self.params_at, *[self._at("data")] * 3
+        return Program(function, (self.params, tokens, count, count), formats, self.prefilled_at).compile()
+
+    def bytes(self, tree: Any, at: Any) -> int:
+        """Of arrays, on each device."""
+        at = jax.tree.broadcast(at, tree)
+        shards = jax.tree.map(lambda x, at: int(np.prod(at.shard_shape(x.shape))) * x.dtype.itemsize, tree, at)
+        return sum(jax.tree.leaves(shards))
+
+
+def memory(compiled: Any, beside: int) -> dict[str, int]:
+    """Bytes of a program on each device, and of what stays there beside its arguments."""
+    found = compiled.memory_analysis()
+    return {
+        "arguments": found.argument_size_in_bytes,
+        "temporaries": found.temp_size_in_bytes,
+        "peak": found.peak_memory_in_bytes,
+        "beside": beside,
+    }
+
+
+def programs(sampler: Sampler, count: int, layout: str) -> dict[str, dict[str, int]]:
+    """The memory of each program with so many slots.
+
+    Raises:
+      TooLarge: one of them has no room.
+    """
+    weights = sampler.bytes(sampler.params, sampler.params_at)
+    slots = sampler.bytes(*sampler.slots(count))
+    prefilled = sampler.bytes(sampler.prefilled, sampler.prefilled_at)
+    decoding = sampler.decode_chunk(count, layout).compile()
+    inserting = sampler.insert(count, decoding.input_formats[0][1]).compile()
+    found = {
+        "decode_chunk": memory(decoding, prefilled),
+        "insert": memory(inserting, weights),
+        "prefill": memory(sampler.prefilling, slots + prefilled),
+    }
+    for name, parts in found.items():
+        if parts["peak"] + parts["beside"] > sampler.machine.memory:
+            raise TooLarge(f"{name} takes {size(parts['peak'])} beside {size(parts['beside'])}")
+    return found
+
+
+def most_slots(sampler: Sampler, layout: str) -> dict[str, Any]:
+    """The largest number of slots that fits, the memory of its programs, and why twice as many do not fit."""
+    count = sampler.mesh.shape["data"]
+    weights = sampler.bytes(sampler.params, sampler.params_at)
+    while weights + sampler.bytes(*sampler.slots(count)) <= sampler.machine.memory:
+        count *= 2
+    refusal, start = "", time.perf_counter()
+    while count >= sampler.mesh.shape["data"]:
+        try:
+            found = programs(sampler, count, layout)
+        except TooLarge as error:
+            refusal = str(error)
+            count //= 2
+        else:
+            break
+    else:
+        count, found = 0, {}
+    return {"slots": count, "programs": found, "refusal": refusal, "seconds": round(time.perf_counter() - start)}
+
+
+def table(found: Sequence[dict[str, Any]]) -> Table:
+    """A row for each program."""
+    heads = ("model", "machine", "cache", "slots", "program", "arguments", "temporaries", "peak", "beside", "share")
+    shown = Table(*heads, title="bytes on each device")
+    for case in found:
+        for name, parts in case["programs"].items():
+            share = (parts["peak"] + parts["beside"]) / MACHINES[case["machine"]].memory
+            about = case["model"], case["machine"], case["layout"], str(case["slots"]), name
+            shown.add_row(*about, *(f"{value / GIB:.2f}" for value in parts.values()), f"{share:.0%}")
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--topologies", nargs="+", choices=MACHINES, default=list(MACHINES))
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    options = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")  # a TPU that is there need not be taken
+    found = []
+    for model in options.models:
+        for machine in options.topologies:
+            sampler = Sampler(MODELS[model], MACHINES[machine])
+            for layout in options.layouts:
+                about = {"model": model, "machine": machine, "mesh": dict(sampler.mesh.shape), "layout": layout}
+                found.append(about | most_slots(sampler, layout))
+                say(f"{model} on {machine}, {layout}: {found[-1]['slots']} slots, {found[-1]['seconds']} s")
+    rich.print(table(found))
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
