@@ -13,7 +13,8 @@ v5p-8    4 chips (2x2x1) of 95 GiB: the 8 counts cores, of which a chip has two 
 Weights are split by `parallel.rules.TENSOR_RULES`, the cache over slots and key heads. Slots are tried downward in
 powers of two, from the first number whose weights and cache alone are too many. A number fits if decoding, insertion
 and prefill compile, and each has room beside what stays on the device meanwhile: the weights, the slots, the last
-prefilled sources. Prints a table, bytes on each device, and then JSON with what the compiler said of the next number.
+prefilled sources. Prints a table, GiB on each device, and then JSON with what the compiler said of twice as many.
+Half an hour on two cores.
 
 --layouts: how the cache lies in memory between two chunks: `row-major`, as JAX does where nobody says otherwise, or
 `compiler`, as decoding would have it.
@@ -35,12 +36,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich
 from jax.experimental import topologies
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from rich.table import Table
 
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.parallel import rules
@@ -231,16 +230,16 @@ def most_slots(sampler: Sampler, layout: str) -> dict[str, Any]:
     return {"slots": count, "programs": found, "refusal": refusal, "seconds": round(time.perf_counter() - start)}
 
 
-def table(found: Sequence[dict[str, Any]]) -> Table:
-    """A row for each program."""
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """A row for each program, in GiB on each device, as Markdown."""
     heads = ("model", "machine", "cache", "slots", "program", "arguments", "temporaries", "peak", "beside", "share")
-    shown = Table(*heads, title="bytes on each device")
+    rows = [heads, ("---",) * 5 + ("---:",) * 5]
     for case in found:
         for name, parts in case["programs"].items():
             share = (parts["peak"] + parts["beside"]) / MACHINES[case["machine"]].memory
             about = case["model"], case["machine"], case["layout"], str(case["slots"]), name
-            shown.add_row(*about, *(f"{value / GIB:.2f}" for value in parts.values()), f"{share:.0%}")
-    return shown
+            rows.append((*about, *(f"{value / GIB:.2f}" for value in parts.values()), f"{share:.0%}"))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def main() -> None:
@@ -258,7 +257,7 @@ def main() -> None:
                 about = {"model": model, "machine": machine, "mesh": dict(sampler.mesh.shape), "layout": layout}
                 found.append(about | most_slots(sampler, layout))
                 say(f"{model} on {machine}, {layout}: {found[-1]['slots']} slots, {found[-1]['seconds']} s")
-    rich.print(table(found))
+    print(table(found))
     print(json.dumps(found, indent=1))
 
 
