@@ -27,8 +27,8 @@ from glore_jax import cli, files, tasks, workfolder
 from glore_jax.method import labels as labelling
 from glore_jax.method import verifying
 from glore_jax.records import Problem, Rollout, Solution
-from glore_jax.sampling import rollouts as rolling
 from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.rollouts import Rollouts
 from glore_jax.stages import artifacts
 from glore_jax.text import formats, pretrained
 from glore_jax.text.tokenizers import Tokenizer
@@ -48,20 +48,19 @@ class Labelling:
         model, params = artifacts.read_model(workdir / "expert_iteration", "float32")
         eos, pad = self.tokenizer.eos, self.tokenizer.pad
         self.engine = Engine(model, params["decoder"], self.config.sampling, eos, pad)
+        self.tokens = 0
         self.peer = Peer(model, params["decoder"], eos, pad)
 
     def ours(self, search: str) -> Found:
         settings = self.config.labels.copy_and_resolve_references()
         settings.update({"search": search, "boundary_rollouts": 0})
-
-        def roll(
-            traces: Sequence[Solution], count: int, prefixes: Mapping[str, Sequence[int]], first: int = 0
-        ) -> list[Rollout]:
-            given = self.engine, self.tokenizer, self.problems, traces, count, self.config.sampling.temperature
-            return rolling.verifying_traces(*given, jax.random.key(0), prefixes=prefixes, first=first)
-
         traces = [trace for trace in self.traces if search == "all" or not trace.right]
-        return by_trace(verifying.collect(roll, traces, settings, lambda count: None))
+        temperature, key = self.config.sampling.temperature, jax.random.key(0)
+        rolling = Rollouts(self.engine, self.tokenizer, self.problems, temperature, key, self.meter)
+        return by_trace(verifying.collect(rolling, traces, settings, lambda count: None))
+
+    def meter(self, rollouts: int, tokens: int) -> None:
+        self.tokens += tokens
 
     def theirs(self, drafts: int) -> Found:
         torch.manual_seed(0)

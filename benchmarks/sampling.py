@@ -29,7 +29,8 @@ from glore_jax import cli, files, workfolder
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.records import Problem
-from glore_jax.sampling.engine import Engine, Request
+from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.requests import Request, Source
 from glore_jax.stages import artifacts
 from glore_jax.text import formats, pretrained
 
@@ -89,10 +90,10 @@ def main() -> None:
     model, params, sources, settings, (eos, pad) = large(count) if options.large else student(options.workdir, count)
     limit = settings.max_new_tokens
     engine = Engine(model, params, settings, eos, pad)
-    requests = [Request(str(i), i, len(source), 1.0) for i, source in enumerate(sources)]
+    requests = [Request(str(i), Source(source), len(source), 1.0) for i, source in enumerate(sources)]
 
     def ours(seed: int) -> int:
-        found = engine.generate(sources, requests, jax.random.key(seed))
+        found = engine.generate(requests, jax.random.key(seed))
         return sum(len(completion.tokens) for completion in found)
 
     peer = Peer(model, params, eos, pad)

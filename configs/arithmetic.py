@@ -63,7 +63,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "train_dtype": "bfloat16",  # activations; parameters and optimizer are float32
             "sampling": {
-                "slots": 128,  # sequences that decode together
+                "slots": 128,  # sequences that decode together; 0: as many as there is memory for
                 "sources": 32,  # prompts that are prefilled together
                 "chunk": 16,  # decoding steps between two looks of the host
                 "buckets": (80, 112, 160, 224, 304, 432),  # prompt lengths that are compiled for
@@ -84,7 +84,8 @@ def get_config(variant: str = "") -> ConfigDict:
                 "right_per_problem": 1,
                 "rollouts": 8,  # K a prefix (the paper's)
                 "boundary_rollouts": 0,  # more of the first prefix of a wrong trace that none of these mends
-                "search": "all",  # every prefix; "backward": from the last one, no further than tells the labels
+                # Every prefix; "backward": from the last one, no further than tells the labels; "first": labels alone.
+                "search": "all",
                 "consistency": "each",  # each, strict or off; see glore_jax.method.labels
                 "propagation": True,
                 "balance": True,

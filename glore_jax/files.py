@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import hashlib
 import itertools
 import json
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,6 +29,7 @@ from glore_jax.errors import InputError
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
+_SMALL = 1 << 18  # about the largest vocabulary of a language model
 _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
 T = TypeVar("T")
@@ -130,7 +133,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a JSON value, indented, keys in the order given, with a newline at the end."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=False)
+    with replacing(path) as file:  # chunk by chunk: the whole text takes many times the memory of the value
+        file.writelines(chunk.encode() for chunk in itertools.chain(encoder.iterencode(value), "\n"))
 
 
 def read_json(path: str | Path) -> Any:
@@ -164,10 +169,12 @@ def write_table(path: str | Path, rows: Sequence[T], cls: type[T]) -> None:
         `dict[str, X]` or such dataclasses: they become columns, lists, maps and structs.
     """
     schema = _schema(cls)
-    columns = [
-        pa.array([_to_arrow(getattr(row, name), hint) for row in rows], schema.field(name).type)
-        for name, hint in _hints(cls).items()
-    ]
+    columns = []
+    for name, hint in _hints(cls).items():
+        values = [getattr(row, name) for row in rows]
+        if not _is_plain(hint):
+            values = [_to_arrow(value, hint) for value in values]
+        columns.append(pa.array(values, schema.field(name).type))
     with replacing(path) as file:
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), file, compression="zstd")
 
@@ -178,21 +185,48 @@ def read_table(path: str | Path, cls: type[T]) -> list[T]:
     Raises:
       InputError: missing, truncated, or with columns other than the fields of `cls`.
     """
-    path = Path(path)
+    table = _read(Path(path), cls)
+    with _no_collection():
+        columns = [_from_arrow(table.column(name).combine_chunks(), hint) for name, hint in _hints(cls).items()]
+        return [cls(*values) for values in zip(*columns, strict=True)]
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Records refer to nothing that refers to them; looking for such cycles would take half the time of a table."""
+    before = gc.isenabled()
+    gc.disable()
     try:
-        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def tally(path: str | Path, cls: type, column: str) -> dict[Any, int]:
+    """How many rows of a table have each value of a column, in the order in which the values first come.
+
+    Raises:
+      InputError: as `read_table`.
+    """
+    counts = _read(Path(path), cls, [column]).column(column).value_counts()
+    return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+
+
+def _read(path: Path, cls: type, columns: list[str] | None = None) -> pa.Table:
+    """The table of a file, or some columns of it, once it is known to be one of `cls`."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+        found, schema = file.schema_arrow, _schema(cls)
+        if not found.equals(schema):
+            problem = f"has columns {_columns(found)}, expected {_columns(schema)}"
+            raise damaged(path, f"is not a table of {cls.__name__}: {problem}")
+        return file.read(columns)
     except FileNotFoundError as error:
         raise damaged(path, "no such file") from error
     except (pa.ArrowException, OSError) as error:
         problem = str(error).splitlines()[0]
         raise damaged(path, f"is not a whole Parquet table ({problem})") from error
-    schema = _schema(cls)
-    if not table.schema.equals(schema):
-        raise damaged(
-            path, f"is not a table of {cls.__name__}: has columns {_columns(table.schema)}, expected {_columns(schema)}"
-        )
-    columns = [_from_arrow(table.column(name).combine_chunks(), hint) for name, hint in _hints(cls).items()]
-    return [cls(*values) for values in zip(*columns, strict=True)]
 
 
 def _columns(schema: pa.Schema) -> str:
@@ -241,9 +275,14 @@ def _arrow_type(hint: Any) -> pa.DataType:
     raise TypeError(f"{hint}: no column type for it; use int, float, bool, str, tuple[X, ...], dict[str, X]")
 
 
+def _is_plain(hint: Any) -> bool:
+    """Whether `pa.array` takes values as they are: scalars, and tuples of them."""
+    return hint in _SCALARS or (typing.get_origin(hint) is tuple and typing.get_args(hint)[0] in _SCALARS)
+
+
 def _to_arrow(value: Any, hint: Any) -> Any:
     """A value in the form that `pa.array` takes: structs as dicts, maps as lists of pairs."""
-    if value is None or hint in _SCALARS:
+    if value is None or _is_plain(hint):
         return value
     if (inner := _optional(hint)) is not None:
         return _to_arrow(value, inner)
@@ -252,7 +291,7 @@ def _to_arrow(value: Any, hint: Any) -> Any:
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is dict:
         return [(key, _to_arrow(item, arguments[1])) for key, item in value.items()]
-    return value if arguments[0] in _SCALARS else [_to_arrow(item, arguments[0]) for item in value]
+    return [_to_arrow(item, arguments[0]) for item in value]
 
 
 def _from_arrow(array: Any, hint: Any) -> list[Any]:
@@ -274,5 +313,18 @@ def _from_arrow(array: Any, hint: Any) -> list[Any]:
     if typing.get_origin(hint) is dict:
         keys, items = array.keys.to_pylist(), _from_arrow(array.items, arguments[1])
         return [dict(zip(keys[a:b], items[a:b], strict=True)) for a, b in spans]
-    items = _from_arrow(array.values, arguments[0])
+    items = _tokens(array.values) if arguments[0] is int else _from_arrow(array.values, arguments[0])
     return [tuple(items[a:b]) for a, b in spans]
+
+
+def _tokens(array: Any) -> list[int]:
+    """Values of a column of integers, with one object for each small one: tokens come again and again."""
+    values = array.to_numpy(zero_copy_only=False)
+    if not len(values) or values.min() < 0 or values.max() >= _SMALL:
+        return values.tolist()
+    return _small_integers()[values].tolist()
+
+
+@functools.cache
+def _small_integers() -> np.ndarray:
+    return np.arange(_SMALL).astype(object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -67,6 +68,34 @@ def test_rows_come_back_as_they_went(tmp_path_factory: pytest.TempPathFactory, r
     path = tmp_path_factory.mktemp("tables") / "rows.parquet"
     files.write_table(path, rows, Everything)
     assert files.read_table(path, Everything) == rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    name: str
+    tokens: tuple[int, ...]
+
+
+@pytest.mark.parametrize("tokens", [(), (0, 1, 300, 2**18 - 1), (1, 2**18), (-1, 3)])
+def test_tokens_of_any_size_come_back_as_plain_integers(tmp_path: Path, tokens: tuple[int, ...]):
+    files.write_table(tmp_path / "t.parquet", [Tokens("a", tokens)], Tokens)
+    (row,) = files.read_table(tmp_path / "t.parquet", Tokens)
+    assert row.tokens == tokens and {type(token) for token in row.tokens} <= {int}
+
+
+def test_a_tally_counts_the_values_of_a_column(tmp_path: Path):
+    path = tmp_path / "t.parquet"
+    files.write_table(path, [Tokens(name, ()) for name in "babb"], Tokens)
+    assert list(files.tally(path, Tokens, "name").items()) == [("b", 3), ("a", 1)]
+    with pytest.raises(InputError, match="is not a table of Case"):
+        files.tally(path, records.Case, "located")
+
+
+def test_json_is_that_of_the_standard_library(tmp_path: Path):
+    value = {"a": [[1, 2], [], {}], "b": {"é": None, "c": 0.1}, "d": True}
+    for whole in (value, [], "text", 3):
+        files.write_json(tmp_path / "v.json", whole)
+        assert (tmp_path / "v.json").read_text() == json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
 def _case() -> records.Case:

@@ -20,7 +20,7 @@ from glore_jax.parallel.rows import batches
 
 _POSITIONS = 64  # of which logits over the vocabulary are held at a time
 _LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # the first that is given counts
-_OF_SAMPLING = ("top_p", "top_k", "min_p", "typical_p")  # greedy decoding is the same with any of them
+_OF_SAMPLING = ("min_p", "typical_p")  # greedy decoding is the same with any of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +117,14 @@ class Writing:
       until: texts that end it; neither they nor what comes after them belong to it.
       limit: most tokens.
       temperature: 0 is greedy.
+      top_k, top_p: of sampling; 0 and 1 leave all tokens.
     """
 
     until: tuple[str, ...]
     limit: int
     temperature: float
+    top_k: int = 0
+    top_p: float = 1.0
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], limit: int = 256) -> Writing:
@@ -141,15 +144,17 @@ class Writing:
             raise InputError("generation_kwargs: do_sample=True with a temperature of 0; give a temperature above 0")
         if sample is False:
             temperature = 0.0
+        top_k, top_p = int(rest.pop("top_k", None) or 0), rest.pop("top_p", None)
         unknown = {k: v for k, v in rest.items() if v is not None and (temperature or k not in _OF_SAMPLING)}
         if unknown:
             name, value = next(iter(unknown.items()))
             raise InputError(
                 f"generation_kwargs: {name}={value!r} is not something that the sampler does; expected until, "
-                f"max_gen_toks, do_sample and temperature, so remove {name} from the task"
+                f"max_gen_toks, do_sample, temperature, top_k and top_p, so remove {name} from the task"
             )
         texts = (until,) if isinstance(until, str) else tuple(until)
-        return cls(texts, int(limits[0]) if limits else limit, temperature)
+        cuts = (top_k, 1.0 if top_p is None else float(top_p)) if temperature else (0, 1.0)
+        return cls(texts, int(limits[0]) if limits else limit, temperature, *cuts)
 
     def cut(self, text: str) -> str:
         """What stands before the first of the texts that end it.

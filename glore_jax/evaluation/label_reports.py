@@ -40,13 +40,13 @@ def parts(
       uses: whether a rollout of a trace is consistent with its prefix.
     """
     flat = [x for entry in labels for x in entry.labels if x >= 0]
-    total = sum(map(len, rollouts.values()))
+    sizes = [len(mine) for mine in rollouts.values()]  # in one pass: they may be on disk
     yield Text(f"{len(traces):,} solutions, {len(flat):,} labels, {figure(sum(flat) / len(flat))} % positive")
-    yield Text(f"{total:,} rollouts of {sum(bool(r) for r in rollouts.values()):,} solutions")
+    yield Text(f"{sum(sizes):,} rollouts of {sum(map(bool, sizes)):,} solutions")
     yield _rates(audit["rates"])
     if "ablation" in audit:
         yield _agreement(audit)
-    yield _noise(audit["noise"])
+    yield _noise(audit["noise"]) if "noise" in audit else Text("noise: not estimated; it takes K rollouts a prefix")
     yield from _examples(problems, traces, labels, rollouts, uses)
 
 

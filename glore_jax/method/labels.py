@@ -150,11 +150,25 @@ def make(
       reading: of `consistent`.
       propagation: whether to apply `propagate`.
     """
-    out = []
+    (made,) = read(traces, rollouts, (reading,)).values()
+    return propagated(made) if propagation else made
+
+
+def read(
+    traces: Sequence[Solution], rollouts: Mapping[str, Sequence[Rollout]], readings: Sequence[str]
+) -> dict[str, list[StepLabels]]:
+    """Raw labels of all traces under each reading, in one pass over the rollouts."""
+    made: dict[str, list[StepLabels]] = {reading: [] for reading in readings}
     for trace in traces:
-        labels = raw_labels(trace, rollouts.get(trace.id, ()), reading)
-        out.append(StepLabels(trace.id, tuple(propagate(labels) if propagation else labels)))
-    return out
+        mine = rollouts.get(trace.id, ())
+        for reading in readings:
+            made[reading].append(StepLabels(trace.id, tuple(raw_labels(trace, mine, reading))))
+    return made
+
+
+def propagated(made: Sequence[StepLabels]) -> list[StepLabels]:
+    """Labels after `propagate`."""
+    return [StepLabels(entry.trace_id, tuple(propagate(entry.labels))) for entry in made]
 
 
 def rates(labels: Sequence[StepLabels]) -> list[dict[str, int]]:

@@ -21,7 +21,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glore_jax.models import rotary
+from glore_jax.models import attention, rotary
+from glore_jax.models.attention import soft_cap
 from glore_jax.models.rotary import rotate
 
 Cache = list[dict[str, jax.Array]]
@@ -131,11 +132,6 @@ def _norm(c: DecoderConfig, name: str | None = None) -> RMSNorm:
     return RMSNorm(c.norm_eps, c.dtype, c.unit_offset_norm, name=name)
 
 
-def soft_cap(x: jax.Array, cap: float) -> jax.Array:
-    """Values squashed to (-cap, cap), near 0 as they were; a cap of 0 changes nothing."""
-    return cap * jnp.tanh(x / cap) if cap else x
-
-
 class Attention(nn.Module):
     config: DecoderConfig
     local: bool = False  # one of the layers that turn by `local_rope_theta`
@@ -161,23 +157,21 @@ class Attention(nn.Module):
         q = self._rotate(q, positions_BxT)
         k_BxKxHxS = self._rotate(k, positions_BxT).transpose(0, 2, 3, 1)
         v_BxKxSxH = v.transpose(0, 2, 1, 3)
+        keys = {"k": k_BxKxHxS, "v": v_BxKxSxH}
         if layer_cache is not None:
             zero = jnp.zeros((), jnp.int32)
-            k_start, v_start = (zero, zero, zero, column), (zero, zero, column, zero)
-            k_new, v_new = (x.astype(layer_cache["k"].dtype) for x in (k_BxKxHxS, v_BxKxSxH))
-            k_BxKxHxS = jax.lax.dynamic_update_slice(layer_cache["k"], k_new, k_start)
-            v_BxKxSxH = jax.lax.dynamic_update_slice(layer_cache["v"], v_new, v_start)
-            layer_cache = {"k": k_BxKxHxS, "v": v_BxKxSxH}
+            starts = {"k": (zero, zero, zero, column), "v": (zero, zero, column, zero)}
+            written = {
+                name: jax.lax.dynamic_update_slice(layer_cache[name], new.astype(layer_cache[name].dtype), starts[name])
+                for name, new in keys.items()
+            }
+            keys = layer_cache = layer_cache | written
 
         group = c.num_heads // c.num_kv_heads
         q_BxKxGxTxH = q.reshape(B, T, c.num_kv_heads, group, c.head_dim).transpose(0, 2, 3, 1, 4)
         q_BxKxGTxH = q_BxKxGxTxH.reshape(B, c.num_kv_heads, group * T, c.head_dim)
         scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
-        scores = jnp.einsum("bkth,bkhs->bkts", q_BxKxGTxH * scale, k_BxKxHxS.astype(dtype))
-        scores = soft_cap(scores.reshape(B, c.num_kv_heads, group, T, -1).astype(jnp.float32), c.attention_soft_cap)
-        scores = jnp.where(mask_BxTxS[:, None, None, :, :], scores, -1e9)
-        weights = jax.nn.softmax(scores, axis=-1).astype(dtype).reshape(B, c.num_kv_heads, group * T, -1)
-        mixed = jnp.einsum("bkts,bksh->bkth", weights, v_BxKxSxH.astype(dtype))
+        mixed = attention.mix(q_BxKxGTxH * scale, keys, mask_BxTxS, c.attention_soft_cap)
         mixed = mixed.reshape(B, c.num_kv_heads, group, T, c.head_dim).transpose(0, 3, 1, 2, 4)
         return mixed.reshape(B, T, c.num_heads * c.head_dim) @ wo.astype(dtype), layer_cache
 

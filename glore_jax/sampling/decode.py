@@ -1,4 +1,4 @@
-"""The jitted parts of sampling: prefill, insertion of requests into slots, a chunk of decoding steps."""
+"""The jitted parts of sampling: prefill, sources to groups, requests to slots, a chunk of decoding steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from glore_jax.models import decoder
-from glore_jax.sampling import kv_cache
+from glore_jax.sampling import draws, kv_cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Shapes:
 
     Attributes:
       slots: B, rows that decode together.
+      width: slots of a group, which continue one source; see `kv_cache`.
       sources: P, sources prefilled together.
       prefix_columns: longest source of the bucket.
       ring: most new tokens a request can have.
@@ -28,6 +29,7 @@ class Shapes:
     """
 
     slots: int
+    width: int
     sources: int
     prefix_columns: int
     ring: int
@@ -48,9 +50,10 @@ class Slots(flax.struct.PyTreeNode):
       limit_B: new tokens that the slot may write.
       active_B: whether the slot still writes.
       temperature_B: 0 is greedy.
+      top_k_B, top_p_B: see `draws.draw`.
       name_Bx2: hash of the request id, two words.
       written_BxR: new tokens so far, padded.
-      logprob_B: sum of log-probabilities of the new tokens under the untempered model.
+      logprob_BxR: their log-probabilities under the untempered model, nats.
     """
 
     cache: Any
@@ -61,9 +64,11 @@ class Slots(flax.struct.PyTreeNode):
     limit_B: jax.Array
     active_B: jax.Array
     temperature_B: jax.Array
+    top_k_B: jax.Array
+    top_p_B: jax.Array
     name_Bx2: jax.Array
     written_BxR: jax.Array
-    logprob_B: jax.Array
+    logprob_BxR: jax.Array
 
 
 def empty(config: decoder.DecoderConfig, shapes: Shapes) -> Slots:
@@ -74,7 +79,7 @@ def empty(config: decoder.DecoderConfig, shapes: Shapes) -> Slots:
         return jnp.zeros((B,), jnp.int32)
 
     return Slots(
-        cache=kv_cache.zeros(config, B, shapes.prefix_columns + shapes.ring),
+        cache=kv_cache.of_slots(config, B, shapes.width, shapes.prefix_columns, shapes.ring),
         step=jnp.zeros((), jnp.int32),
         token_B=integers(),
         prefix_B=integers(),
@@ -82,9 +87,11 @@ def empty(config: decoder.DecoderConfig, shapes: Shapes) -> Slots:
         limit_B=integers(),
         active_B=jnp.zeros((B,), bool),
         temperature_B=jnp.zeros((B,), jnp.float32),
+        top_k_B=integers(),
+        top_p_B=jnp.ones((B,), jnp.float32),
         name_Bx2=jnp.zeros((B, 2), jnp.uint32),
         written_BxR=jnp.full((B, shapes.ring), shapes.pad, jnp.int32),
-        logprob_B=jnp.zeros((B,), jnp.float32),
+        logprob_BxR=jnp.zeros((B, shapes.ring), jnp.float32),
     )
 
 
@@ -110,14 +117,18 @@ def prefill(
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def insert(slots: Slots, prefilled: Any, request: dict[str, jax.Array]) -> Slots:
+def bind(slots: Slots, prefilled: Any, source_N: jax.Array, fill_N: jax.Array) -> Slots:
+    """Gives prefilled sources, of `prefill`, to some groups; see `kv_cache.insert`."""
+    return slots.replace(cache=kv_cache.insert(slots.cache, prefilled, source_N, fill_N))
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def insert(slots: Slots, request: dict[str, jax.Array]) -> Slots:
     """Gives requests to slots.
 
     Args:
-      prefilled: of `prefill`.
-      request: per slot [B]: `fill` (bool, whether the slot takes a request), `source`, `prefix`,
-        `token` (the last token of the prompt, which the first decoding step reads), `limit`,
-        `temperature` and `name` [B, 2].
+      request: per slot [B]: `fill` (bool, whether the slot takes a request), `prefix`, `token` (the last token of the
+        prompt, which the first decoding step reads), `limit`, `temperature`, `top_k`, `top_p` and `name` [B, 2].
     """
     fill = request["fill"]
 
@@ -125,38 +136,18 @@ def insert(slots: Slots, prefilled: Any, request: dict[str, jax.Array]) -> Slots
         return jnp.where(fill.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
 
     return slots.replace(
-        cache=kv_cache.insert(slots.cache, prefilled, request["source"], fill),
         token_B=choose(request["token"], slots.token_B),
         prefix_B=choose(request["prefix"], slots.prefix_B),
         start_B=choose(jnp.broadcast_to(slots.step, fill.shape), slots.start_B),
         limit_B=choose(request["limit"], slots.limit_B),
         active_B=slots.active_B | fill,
         temperature_B=choose(request["temperature"], slots.temperature_B),
+        top_k_B=choose(request["top_k"], slots.top_k_B),
+        top_p_B=choose(request["top_p"], slots.top_p_B),
         name_Bx2=choose(request["name"], slots.name_Bx2),
         written_BxR=choose(jnp.zeros_like(slots.written_BxR), slots.written_BxR),
-        logprob_B=choose(jnp.zeros_like(slots.logprob_B), slots.logprob_B),
+        logprob_BxR=choose(jnp.zeros_like(slots.logprob_BxR), slots.logprob_BxR),
     )
-
-
-def draw(logits_BxV: jax.Array, uniform_B: jax.Array, temperature_B: jax.Array) -> jax.Array:
-    """One token a row: the argmax at temperature 0, else by inverting the distribution function at a uniform."""
-    greedy_B = jnp.argmax(logits_BxV, axis=-1)
-    scale_B = jnp.where(temperature_B > 0, temperature_B, 1.0)
-    shifted = logits_BxV - jnp.max(logits_BxV, axis=-1, keepdims=True)
-    cumulative_BxV = jnp.cumsum(jnp.exp(shifted / scale_B[:, None]), axis=-1)
-    sampled_B = jnp.sum(cumulative_BxV <= uniform_B[:, None] * cumulative_BxV[:, -1:], axis=-1)
-    sampled_B = jnp.minimum(sampled_B, logits_BxV.shape[-1] - 1)
-    return jnp.where(temperature_B > 0, sampled_B, greedy_B).astype(jnp.int32)
-
-
-def uniforms(key: jax.Array, name_Bx2: jax.Array, position_B: jax.Array) -> jax.Array:
-    """One uniform a row, named by request and token position, so the same in any batch."""
-
-    def one(name_2: jax.Array, position: jax.Array) -> jax.Array:
-        named = jax.random.fold_in(jax.random.fold_in(key, name_2[0]), name_2[1])
-        return jax.random.uniform(jax.random.fold_in(named, position))
-
-    return jax.vmap(one)(name_Bx2, position_B)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
@@ -165,12 +156,13 @@ def decode_chunk(model: decoder.Decoder, shapes: Shapes, params: Any, slots: Slo
 
     def one(_: jax.Array, s: Slots) -> Slots:
         count_B = s.step - s.start_B
-        column = shapes.prefix_columns + s.step % shapes.ring
         where = s.prefix_B, s.start_B, s.step, shapes.prefix_columns, shapes.ring
         read = s.token_B[:, None], (s.prefix_B + count_B)[:, None], kv_cache.visible(*where)[:, None]
-        hidden, cache = model.apply({"params": params}, *read, s.cache, column, kv_cache.positions(*where))
+        column, positions = s.step % shapes.ring, kv_cache.positions(*where)
+        hidden, cache = model.apply({"params": params}, *read, s.cache, column, positions)
         logits_BxV = decoder.logits(params, hidden[:, 0], model)
-        token_B = draw(logits_BxV, uniforms(key, s.name_Bx2, count_B), s.temperature_B)
+        uniform_B = draws.uniforms(key, s.name_Bx2, count_B)
+        token_B = draws.draw(logits_BxV, uniform_B, s.temperature_B, s.top_k_B, s.top_p_B)
         hit_BxV = token_B[:, None] == jnp.arange(logits_BxV.shape[1])[None, :]
         chosen_B = jnp.sum(jnp.where(hit_BxV, logits_BxV, 0.0), axis=-1) - jax.nn.logsumexp(logits_BxV, axis=-1)
         here_BxR = (jnp.arange(shapes.ring)[None, :] == count_B[:, None]) & s.active_B[:, None]
@@ -180,7 +172,7 @@ def decode_chunk(model: decoder.Decoder, shapes: Shapes, params: Any, slots: Slo
             token_B=token_B,
             active_B=s.active_B & (token_B != shapes.eos) & (count_B + 1 < s.limit_B),
             written_BxR=jnp.where(here_BxR, token_B[:, None], s.written_BxR),
-            logprob_B=s.logprob_B + jnp.where(s.active_B, chosen_B, 0.0),
+            logprob_BxR=jnp.where(here_BxR, chosen_B[:, None], s.logprob_BxR),
         )
 
     return jax.lax.fori_loop(0, shapes.chunk, one, slots)

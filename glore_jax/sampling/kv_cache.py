@@ -1,12 +1,13 @@
 """The key-value cache of the decoding slots.
 
-Each slot has `prefix_columns` columns, filled once by copying a prefilled source, and
-`suffix_columns` columns that all slots write in step, one column for everybody at every decoding
-step, as a ring. One column for all makes the write a plain slice update (a write at a row's own
-position would be a scatter, which XLA's CPU backend runs row by row); what a slot may see of the
-ring follows from the step at which it started.
+Slots that lie side by side form a group, and a group has one prefix: `shared_k` and `shared_v`, of `prefix_columns`,
+filled by copying a prefilled source. Rollouts of one draft sit in one group, each seeing the draft up to its own branch
+point. What a slot writes itself is its own: `k` and `v`, of `ring` columns that all slots write in step, one column for
+everybody at every decoding step, round and round. One column for all makes the write a plain slice update (a write at a
+row's own position would be a scatter, which XLA's CPU backend runs row by row); what a slot may see of the ring follows
+from the step at which it started.
 
-Shape suffixes: B slots, P sources of a prefill, K key heads, S columns, H head size.
+Shape suffixes: B slots, N groups, P sources of a prefill, K key heads, S columns, H head size.
 """
 
 from __future__ import annotations
@@ -24,21 +25,28 @@ def zeros(config: DecoderConfig, rows: int, columns: int) -> Cache:
     return [{name: jnp.zeros(shape, dtype) for name, shape in shapes.items()} for _ in range(config.num_layers)]
 
 
-def insert(cache: Cache, prefilled: Cache, source_B: jax.Array, fill_B: jax.Array) -> Cache:
-    """Copies prefilled sources, of P rows and the prefix columns alone, into the prefix columns of some slots.
+def of_slots(config: DecoderConfig, slots: int, width: int, prefix_columns: int, ring: int) -> Cache:
+    """An empty cache of so many slots, in groups of `width`."""
+    shared = zeros(config, slots // width, prefix_columns)
+    own = zeros(config, slots, ring)
+    return [mine | {f"shared_{name}": x for name, x in ours.items()} for mine, ours in zip(own, shared, strict=True)]
+
+
+def insert(cache: Cache, prefilled: Cache, source_N: jax.Array, fill_N: jax.Array) -> Cache:
+    """Copies prefilled sources, of P rows and the prefix columns alone, to some groups.
 
     Args:
-      source_B: which source each slot takes.
-      fill_B: bool, which slots take one; the others keep what they have.
+      source_N: which source each group takes.
+      fill_N: bool, which groups take one; the others keep what they have.
     """
 
-    def put(slots: jax.Array, sources: jax.Array) -> jax.Array:
-        prefix = tuple(slice(0, size) for size in sources.shape[1:])  # the columns are the last axis or that before it
-        kept = slots[:, *prefix]
-        taken = jnp.where(fill_B[:, None, None, None], jnp.take(sources, source_B, axis=0), kept)
-        return slots.at[:, *prefix].set(taken)
+    def put(kept: jax.Array, sources: jax.Array) -> jax.Array:
+        return jnp.where(fill_N[:, None, None, None], jnp.take(sources, source_N, axis=0), kept)
 
-    return jax.tree.map(put, cache, prefilled)
+    return [
+        layer | {f"shared_{name}": put(layer[f"shared_{name}"], x) for name, x in sources.items()}
+        for layer, sources in zip(cache, prefilled, strict=True)
+    ]
 
 
 def visible(prefix_B: jax.Array, start_B: jax.Array, step: jax.Array, prefix_columns: int, ring: int) -> jax.Array:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import jax
 
 from glore_jax.records import Problem, Solution
-from glore_jax.sampling.engine import Completion, Engine, Request
+from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.requests import Completion, Request, Source
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
 
@@ -39,10 +40,10 @@ def sample(
     advance: Advance = lambda requests, tokens: None,
 ) -> list[Solution]:
     """`count` solutions of every problem, problem by problem; temperature 0 is greedy decoding."""
-    sources = [formats.encode_prompt(tokenizer, p.question) for p in problems]
+    sources = [Source(formats.encode_prompt(tokenizer, p.question)) for p in problems]
     names = [(i, f"{p.id}/{k}") for i, p in enumerate(problems) for k in range(count)]
-    requests = [Request(name, i, len(sources[i]), temperature) for i, name in names]
-    completions = engine.generate(sources, requests, key, advance)
+    requests = [Request(name, sources[i], len(sources[i].tokens), temperature) for i, name in names]
+    completions = engine.generate(requests, key, advance)
     return [to_solution(tokenizer, name, problems[i], c) for (i, name), c in zip(names, completions, strict=True)]
 
 
@@ -55,6 +56,6 @@ def complete(
     advance: Advance = lambda requests, tokens: None,
 ) -> list[Solution]:
     """One greedy solution of every problem after a source of its own (a refiner's, say)."""
-    requests = [Request(p.id, i, len(sources[i])) for i, p in enumerate(problems)]
-    completions = engine.generate(sources, requests, key, advance)
+    requests = [Request(p.id, Source(tokens), len(tokens)) for p, tokens in zip(problems, sources, strict=True)]
+    completions = engine.generate(requests, key, advance)
     return [to_solution(tokenizer, p.id, p, c) for p, c in zip(problems, completions, strict=True)]

@@ -53,11 +53,13 @@ def read_problems(context: StageContext, split: str) -> list[Problem]:
 def read_engine(context: StageContext, stage: str, tokenizer: Tokenizer) -> Engine:
     """The sampler on the model of a stage. Sampling computes in float32, so that batches change nothing."""
     model, params = read_model(context.input(stage), "float32")
-    return make_engine(context, model, params["decoder"], tokenizer)
+    return make_engine(context, model, params["decoder"], tokenizer, str(context.input(stage)))
 
 
-def make_engine(context: StageContext, model: Decoder, params: Any, tokenizer: Tokenizer) -> Engine:
-    return Engine(model, params, context.config.sampling, tokenizer.eos, tokenizer.pad)
+def make_engine(
+    context: StageContext, model: Decoder, params: Any, tokenizer: Tokenizer, name: str = "the model in training"
+) -> Engine:
+    return Engine(model, params, context.config.sampling, tokenizer.eos, tokenizer.pad, name)
 
 
 def start_of(settings: Any, group: str) -> str:

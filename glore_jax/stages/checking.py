@@ -29,7 +29,7 @@ from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 from glore_jax.progress import number, say, size
-from glore_jax.sampling import decode, kv_cache
+from glore_jax.sampling import memory as sampling_memory
 from glore_jax.stages import artifacts, config_keys, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
@@ -130,7 +130,7 @@ def plan(config: Any) -> Plan:
     rollouts = _rollouts(config, [len(formats.split_steps(p.solution)) for p in rows["train"] if p.solution], counts)
     params = jax.eval_shape(lambda key: decoder.init(Decoder(model), key), jax.random.key(0))
     learning, training = _training_memory(config, model, params, tokenizer)
-    memory = training, _sampling_memory(config, model, params, tokenizer)
+    memory = training, _sampling_memory(config, model, params)
     _check_memory(*memory)
     numbers = sum(x.size for x in jax.tree.leaves(params))
     work = list(_work(config, counts, kept, longest, rollouts))
@@ -153,7 +153,8 @@ def check_settings(config: Any) -> None:
     recipe, mesh = config.get("recipe", ""), meshes.make()
     if recipe in ("glore", "label"):
         for name in ("slots", "sources"):
-            rules.check_rows(f"sampling.{name}", config.sampling[name], mesh)
+            if name == "sources" or config.sampling.slots:  # 0: as many as there is memory for
+                rules.check_rows(f"sampling.{name}", config.sampling[name], mesh)
         labelling.check_reading(config.labels.consistency)
         verifying.check(config.labels)
     if recipe == "glore":
@@ -273,14 +274,11 @@ def _merged(params: Any, lora: LoraConfig, dtype: str) -> int:
     return sum(changed) * jax.numpy.dtype(dtype).itemsize
 
 
-def _sampling_memory(config: Any, model: DecoderConfig, params: Any, tokenizer: Tokenizer) -> dict[str, int]:
-    """Of the largest bucket, in float32: slots are split over the devices, prefilled sources lie whole on each."""
-    s = config.sampling
-    shapes = decode.Shapes(s.slots, s.sources, max(s.buckets), s.max_new_tokens, s.chunk, tokenizer.eos, tokenizer.pad)
-    model = dataclasses.replace(model, dtype="float32")
-    slots = _bytes(jax.eval_shape(lambda: decode.empty(model, shapes))) // meshes.make().shape["data"]
-    sources = _bytes(jax.eval_shape(lambda: kv_cache.zeros(model, s.sources, shapes.prefix_columns)))
-    return {"parameters": _bytes(params), "slots": slots, "sources": sources}
+def _sampling_memory(config: Any, model: DecoderConfig, params: Any) -> dict[str, int]:
+    """On each device, in float32; where the run is to find the number of slots, what one of them takes."""
+    model, devices = dataclasses.replace(model, dtype="float32"), meshes.make().size
+    slots = config.sampling.slots or devices
+    return {"parameters": _bytes(params)} | sampling_memory.taken(model, config.sampling, slots, devices)
 
 
 def _check_memory(training: dict[str, int], sampling: dict[str, int]) -> None:

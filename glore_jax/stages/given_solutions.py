@@ -17,6 +17,7 @@ from glore_jax.errors import InputError
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Judged, Problem, Rollout, Solution, StepLabels
 from glore_jax.stages import artifacts, judged_traces, scoring, step_labels, taking_base
+from glore_jax.stages.rollout_parts import RolloutParts
 from glore_jax.tasks import step_formats
 from glore_jax.tasks import traces as published
 from glore_jax.tasks.splits import same_question
@@ -122,9 +123,10 @@ def labels(context: StageContext) -> dict[str, Any]:
     chosen = [trace for name, trace in _representatives(found).items() if name == trace.id]
     questions = {p.id: p for p in artifacts.read_problems(context, "train")}
     made, counts = step_labels.label(context, "base", questions, chosen)
-    rollouts = [r for mine in step_labels.read_rollouts(context.folder).values() for r in mine]
-    unanswered = sum(answers.final_answer(rollout.text) is None for rollout in rollouts)
-    if rollouts and unanswered == len(rollouts):
+    rollouts = RolloutParts(context.folder, context.check)
+    texts = (rollout.text for mine in rollouts.values() for rollout in mine)
+    unanswered = sum(answers.final_answer(text) is None for text in texts)
+    if unanswered and unanswered == rollouts.count:
         raise InputError(
             f"none of {unanswered:,} rollouts ends with '{answers.MARKER} ANSWER', so none can be right: teach the "
             f"model to write its answer so (the stage sft of `glore run` does), or raise sampling.max_new_tokens"
@@ -153,13 +155,15 @@ def export(context: StageContext) -> dict[str, Any]:
     rows, found = _read(context)
     first = _representatives(found)
     by_name = {e.trace_id: e.labels for e in files.read_table(context.input("labels") / "labels.parquet", StepLabels)}
-    by_trace = step_labels.read_rollouts(context.input("labels"))
+    sizes = {trace.id: trace.num_steps for trace in found}
+    rollouts = RolloutParts(context.input("labels"))
+    counted = {name: _counted(sizes[name], mine) for name, mine in rollouts.items()}  # duplicates lie in any part
     written: dict[str, list[dict[str, Any]]] = {"labels": [], "math_shepherd": [], "trl": []}
     for row, trace in zip(rows, found, strict=True):
         name = first[trace.id].id
         steps, made = trace.steps, by_name[name]
         own = {"id": row.id, "question": row.question, "answer": row.answer, "steps": steps, "labels": list(made)}
-        written["labels"].append(own | _counted(len(steps), by_trace.get(name, ())))
+        written["labels"].append(own | counted.get(name, _counted(len(steps), ())))
         written["math_shepherd"].append(step_formats.math_shepherd(row.question, steps, made, row.subset or "glore"))
         written["trl"].append(step_formats.trl(row.question, steps, made))
     for kind, lines in written.items():

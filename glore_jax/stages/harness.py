@@ -29,7 +29,8 @@ from glore_jax.models import huggingface
 from glore_jax.models.decoder import CausalLM, Decoder
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel.rows import width
-from glore_jax.sampling.engine import Engine, Request
+from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.requests import Request, Source
 from glore_jax.stages import artifacts, walk
 from glore_jax.text import pretrained
 from glore_jax.text.plain import Plain
@@ -93,8 +94,8 @@ class LanguageModel(TemplateLM):
         sources = [self._source(r.args[0], w.limit) for r, w in zip(requests, writings, strict=True)]
         names = _names([request.args[0] for request in requests])
         asked = [
-            Request(name, i, len(sources[i]), writing.temperature, writing.limit)
-            for i, (name, writing) in enumerate(zip(names, writings, strict=True))
+            Request(name, Source(source), len(source), w.temperature, w.limit, w.top_k, w.top_p, w.until)
+            for name, source, w in zip(names, sources, writings, strict=True)
         ]
         slots = self.rows * meshes.make().size
         settings = types.SimpleNamespace(
@@ -104,10 +105,10 @@ class LanguageModel(TemplateLM):
             buckets=sorted({width(len(source)) for source in sources}),
             max_new_tokens=max(writing.limit for writing in writings),
         )
-        engine = Engine(self.decoder, self.params, settings, self.text.eos, self.text.eos)
+        engine = Engine(self.decoder, self.params, settings, self.text.eos, self.text.eos, text=self.text.decode)
         with progress.track(len(asked), "texts", "harness: texts") as bar:
             meter = artifacts.Meter(bar)
-            written = engine.generate(sources, asked, jax.random.key(self.seed), meter)
+            written = engine.generate(asked, jax.random.key(self.seed), meter)
         return [w.cut(self.text.decode(c.tokens)) for w, c in zip(writings, written, strict=True)]
 
     def _source(self, context: str, limit: int) -> list[int]:

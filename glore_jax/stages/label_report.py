@@ -10,7 +10,7 @@ from glore_jax.errors import InputError
 from glore_jax.evaluation import label_reports, tables
 from glore_jax.method import labels
 from glore_jax.records import Problem, Solution, StepLabels
-from glore_jax.stages import step_labels
+from glore_jax.stages.rollout_parts import RolloutParts
 
 
 def print_labels(workdir: Path) -> None:
@@ -26,7 +26,7 @@ def print_labels(workdir: Path) -> None:
         raise InputError(f"{folder}: the labels are not made; go on with the command that began {workdir}")
     workfolder.verify(folder, manifest, content=True)
     audit = files.read_json(folder / "audit.json") if (folder / "audit.json").is_file() else {}
-    if "noise" not in audit:
+    if "rates" not in audit:
         raise InputError(f"{folder}: no audit of rollouts; expected the work folder of `glore run` or `glore label`")
     problems = {p.id: p for p in files.read_table(workdir / "problems" / "train.parquet", Problem)}
     console = tables.wide_console()
@@ -35,7 +35,7 @@ def print_labels(workdir: Path) -> None:
         problems,
         files.read_table(folder / "traces.parquet", Solution),
         files.read_table(folder / "labels.parquet", StepLabels),
-        step_labels.read_rollouts(folder),
+        RolloutParts(folder),
         functools.partial(labels.uses_prefix, reading=config["labels"]["consistency"]),
     ):
         console.print(part)

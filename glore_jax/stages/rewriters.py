@@ -13,7 +13,7 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.pipeline import StageContext
 from glore_jax.records import RefinementPair, Solution, StepLabels
 from glore_jax.stages import artifacts
-from glore_jax.stages.step_labels import read_rollouts
+from glore_jax.stages.rollout_parts import RolloutParts
 from glore_jax.training import losses
 
 
@@ -54,7 +54,7 @@ def local_refiner(context: StageContext) -> dict[str, Any]:
     chosen = files.read_table(folder / "traces.parquet", Solution)
     labels = files.read_table(folder / "labels.parquet", StepLabels)
     pairs = refiners.local_pairs(
-        chosen, labels, read_rollouts(folder), _traces(context), context.config.refiner.local_pairs
+        chosen, labels, RolloutParts(folder), _traces(context), context.config.refiner.local_pairs
     )
     return _train_refiner(context, pairs)
 

@@ -12,10 +12,9 @@ from glore_jax.method import label_noise, verifying
 from glore_jax.method import labels as labelling
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem, Rollout, Solution, StepLabels
-from glore_jax.sampling import rollouts as rolling
-from glore_jax.stages import artifacts
-
-_TRACES_A_PART = 250  # rollouts are written in parts, so a cut run loses one part at most
+from glore_jax.sampling.rollouts import Rollouts
+from glore_jax.stages import artifacts, rollout_parts
+from glore_jax.stages.rollout_parts import RolloutParts
 
 
 def select(
@@ -82,9 +81,9 @@ def label(
     # step has no prefix to continue.
     rolled = [t for t in traces if t.num_steps > 1 and not (t.right and settings.propagation)]
     counts = _roll_out(context, student, problems, rolled)
-    by_trace = read_rollouts(context.folder)
-    made = labelling.make(traces, by_trace, settings.consistency, settings.propagation)
-    return made, {"rollouts": sum(map(len, by_trace.values()))} | counts
+    rollouts = RolloutParts(context.folder, context.check)
+    made = labelling.make(traces, rollouts, settings.consistency, settings.propagation)
+    return made, {"rollouts": rollouts.count} | counts
 
 
 def finish(
@@ -100,10 +99,11 @@ def finish(
     files.write_table(context.folder / "traces.parquet", traces, Solution)
     files.write_table(context.folder / "labels.parquet", made, StepLabels)
     files.write_table(context.folder / "balanced.parquet", balanced, StepLabels)
-    by_trace = read_rollouts(context.folder)
-    variants = _variants(traces, by_trace, made, settings.search == "all", context.seed)
+    rollouts = RolloutParts(context.folder, context.check)
+    variants = _variants(traces, rollouts, made, settings.search == "all", context.seed)
     audit = audit_of(variants, balanced, false)
-    audit["noise"] = label_noise.of(traces, by_trace, settings.consistency, settings.rollouts)
+    if settings.search != "first":  # else nobody knows how many of K would have mended a prefix
+        audit["noise"] = label_noise.of(traces, rollouts, settings.consistency, settings.rollouts)
     files.write_json(context.folder / "audit.json", audit)
     return [x for entry in balanced for x in entry.labels if x >= 0], audit
 
@@ -115,35 +115,16 @@ def _roll_out(
     tokenizer = artifacts.read_tokenizer(context)
     engine = artifacts.read_engine(context, student, tokenizer)
     settings, temperature = context.config.labels, context.config.sampling.temperature
-    folder = context.folder / "rollouts"
-    folder.mkdir(exist_ok=True)
     total = sum(t.num_steps - 1 for t in traces) * settings.rollouts
     with context.progress(total, "rollouts", "verifying traces") as bar:
         meter = artifacts.Meter(bar)
-
-        def roll(
-            traces: Sequence[Solution], count: int, prefixes: Mapping[str, Sequence[int]], first: int = 0
-        ) -> list[Rollout]:
-            given = engine, tokenizer, problems, traces, count, temperature, context.key(), meter
-            return rolling.verifying_traces(*given, prefixes=prefixes, first=first)
-
-        for number, at in enumerate(range(0, len(traces), _TRACES_A_PART)):
-            path = folder / f"part-{number:05d}.parquet"
-            part = traces[at : at + _TRACES_A_PART]
+        for path, part in rollout_parts.split(context.folder, traces):
             if path.exists():
                 bar.advance(sum(t.num_steps - 1 for t in part) * settings.rollouts)
                 continue
-            files.write_table(path, verifying.collect(roll, part, settings, bar.advance), Rollout)
+            rolling = Rollouts(engine, tokenizer, problems, temperature, context.key(), meter)
+            files.write_table(path, verifying.collect(rolling, part, settings, bar.advance), Rollout)
     return {"rolled_out_traces": len(traces), "sampled_tokens_per_second": meter.rate()}
-
-
-def read_rollouts(folder: Any) -> dict[str, list[Rollout]]:
-    """Rollouts of the label stage, by trace."""
-    by_trace: dict[str, list[Rollout]] = defaultdict(list)
-    for path in sorted((folder / "rollouts").glob("part-*.parquet")):
-        for rollout in files.read_table(path, Rollout):
-            by_trace[rollout.trace_id].append(rollout)
-    return by_trace
 
 
 def _by_prefix(made: Sequence[StepLabels]) -> str:
@@ -192,16 +173,17 @@ def _variants(
     if not everywhere:
         own = {"+ propagation": made, "+ balance (what the SORM is trained on)": labelling.balance(made, seed)}
         return own | {"all steps, wrong traces only": [e for e in made if e.trace_id in wrong]}
-    propagated, alone = (labelling.make(traces, rollouts, reading, True) for reading in ("each", "off"))
+    raw = labelling.read(traces, rollouts, labelling.READINGS)
+    propagated, alone, strict = (labelling.propagated(raw[reading]) for reading in ("each", "off", "strict"))
     return {
-        "raw any-of-K": labelling.make(traces, rollouts, "off", False),
-        "+ consistency": labelling.make(traces, rollouts, "each", False),
+        "raw any-of-K": raw["off"],
+        "+ consistency": raw["each"],
         "+ propagation": propagated,
         "+ balance (what the SORM is trained on)": labelling.balance(propagated, seed),
         "propagation only": alone,
         "propagation and balance": labelling.balance(alone, seed),
-        "strict consistency": labelling.make(traces, rollouts, "strict", False),
-        "strict consistency + propagation": labelling.make(traces, rollouts, "strict", True),
+        "strict consistency": raw["strict"],
+        "strict consistency + propagation": strict,
         "all steps, wrong traces only": [e for e in propagated if e.trace_id in wrong],
     }
 

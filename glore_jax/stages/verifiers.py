@@ -12,7 +12,7 @@ from glore_jax.method import reward_models, soft_labels
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Solution, StepLabels
 from glore_jax.stages import artifacts
-from glore_jax.stages.step_labels import read_rollouts
+from glore_jax.stages.rollout_parts import RolloutParts
 from glore_jax.training import losses
 
 
@@ -67,8 +67,8 @@ def sorm_of_rollouts(context: StageContext) -> dict[str, Any]:
     traces, labels = _labelled(context)
     samples = files.read_table(context.input("traces") / "traces.parquet", Solution)
     how = config.labels.consistency, config.labels.propagation
-    by_trace = read_rollouts(context.input("labels"))
-    targets = soft_labels.targets(config.sorm.target, traces, by_trace, samples, *how)
+    rollouts = RolloutParts(context.input("labels"))
+    targets = soft_labels.targets(config.sorm.target, traces, rollouts, samples, *how)
     return _train_value(context, config.sorm.train, traces, labels, targets)
 
 

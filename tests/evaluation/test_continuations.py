@@ -15,7 +15,7 @@ from glore_jax.errors import InputError
 from glore_jax.evaluation import continuations
 from glore_jax.evaluation.continuations import Continuation, Writing, loglikelihoods
 from glore_jax.models.decoder import CausalLM, Decoder
-from glore_jax.sampling.engine import Request
+from glore_jax.sampling.requests import Request, Source
 
 LONGEST = 90
 
@@ -52,8 +52,8 @@ def test_sums_are_those_of_the_logits(rows: int):
 def test_what_was_written_greedily_is_as_likely_as_the_sampler_said(prefix_lm: bool):
     engine = tiny.engine(prefix_lm)
     sources = [[5, 9, 33, 20, 7], [40, 41], [12, 3, 60, 8, 8, 8, 17]]
-    requests = [Request(str(n), n, len(source)) for n, source in enumerate(sources)]
-    written = engine.generate(sources, requests, jax.random.key(0))
+    requests = [Request(str(n), Source(source), len(source)) for n, source in enumerate(sources)]
+    written = engine.generate(requests, jax.random.key(0))
     model, params = tiny.random_decoder()
     model = Decoder(dataclasses.replace(model.config, prefix_lm=prefix_lm))
     asked = [Continuation.of(s, w.tokens, 100) for s, w in zip(sources, written, strict=True)]
@@ -95,6 +95,7 @@ def test_an_empty_continuation_is_certain():
         ({"until": "###", "max_gen_toks": 9, "do_sample": True, "temperature": 0.7}, Writing(("###",), 9, 0.7)),
         ({"max_new_tokens": 7, "temperature": 0.5}, Writing((), 7, 0.5)),
         ({"do_sample": False, "temperature": 0.9, "top_p": 0.95}, Writing((), 256, 0.0)),
+        ({"temperature": 0.9, "top_p": 0.95, "top_k": 40}, Writing((), 256, 0.9, 40, 0.95)),
     ],
 )
 def test_what_a_task_asks_for(settings: dict[str, Any], expected: Writing):
@@ -107,7 +108,7 @@ def test_what_a_task_asks_for(settings: dict[str, Any], expected: Writing):
     ("settings", "message"),
     [
         ({"num_beams": 4}, r"num_beams=4 is not something that the sampler does; expected until, .* remove num_beams"),
-        ({"temperature": 0.5, "top_p": 0.9}, r"top_p=0.9 is not something"),
+        ({"temperature": 0.5, "min_p": 0.9}, r"min_p=0.9 is not something"),
         ({"do_sample": True}, r"do_sample=True with a temperature of 0; give a temperature above 0"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from handmade import rollout, solution
@@ -28,23 +28,32 @@ def trace(name: str, steps: int = len(STEPS)) -> Solution:
 
 
 class Student:
-    """Rollouts whose outcome hangs on trace, prefix and number alone, and how many were asked for."""
+    """Rollouts whose outcome hangs on trace, prefix and number alone; how many were asked for, and how many made.
+
+    They are done in an order of their own, a few at a time.
+    """
 
     def __init__(self, seed: int = 0, mended: float = 0.15):
-        self.seed, self.mended, self.asked = seed, mended, 0
+        self.seed, self.mended, self.asked, self.made = seed, mended, 0, 0
+        self.order, self.waiting = random.Random(seed), []
 
-    def __call__(
-        self, traces: Sequence[Solution], count: int, prefixes: Mapping[str, Sequence[int]], first: int = 0
-    ) -> list[Rollout]:
-        made = []
-        for one in traces:
-            for i in prefixes[one.id]:
-                for k in range(first, first + count):
-                    draw = random.Random(f"{self.seed}/{one.id}/{i}/{k}").random()
-                    lines = CONTINUED if draw < self.mended else AFRESH
-                    made.append(rollout(i, lines, draw < 2 * self.mended, k, one.id))
-        self.asked += len(made)
-        return made
+    def ask(self, trace: Solution, prefix: int, samples: Sequence[int], more: bool = False) -> None:
+        self.waiting += [(trace, prefix, sample) for sample in samples]
+        self.asked += len(samples)
+
+    def give_up(self, trace: Solution, prefix: int, samples: Sequence[int]) -> None:
+        self.waiting = [w for w in self.waiting if w[0] is not trace or w[1] != prefix or w[2] not in samples]
+
+    def __iter__(self) -> Iterator[Rollout]:
+        while self.waiting:
+            at = self.order.randrange(min(len(self.waiting), 40))
+            self.made += 1
+            yield self.outcome(*self.waiting.pop(at))
+
+    def outcome(self, trace: Solution, prefix: int, sample: int) -> Rollout:
+        draw = random.Random(f"{self.seed}/{trace.id}/{prefix}/{sample}").random()
+        lines = CONTINUED if draw < self.mended else AFRESH
+        return rollout(prefix, lines, draw < 2 * self.mended, sample, trace.id)
 
 
 def by_trace(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:
@@ -72,23 +81,42 @@ def test_a_search_finds_the_labels_and_pairs_of_all_rollouts(reading: str, bound
     assert pairs[0] == pairs[1]
     assert len(pairs[0]) > 1000
     assert set(found) <= set(whole)
-    assert everyone.asked - searcher.asked == sum(told) > 0
+    assert everyone.made - searcher.made == sum(told) > 0
+
+
+@pytest.mark.parametrize("boundary", [0, 3])
+def test_the_first_rollout_that_mends_a_prefix_is_enough_for_its_label(boundary: int):
+    traces = [trace(f"p/{n}", 2 + n % 4) for n in range(2000)]
+    whole, found = {}, {}
+    for search, rows in (("backward", whole), ("first", found)):
+        for seed in (0, 5):  # the order in which rollouts are done changes nothing
+            rolling = Student()
+            rolling.order, told = random.Random(seed), []
+            made = verifying.collect(rolling, traces, settings(search=search, boundary_rollouts=boundary), told.append)
+            assert rows.setdefault("rollouts", made) == made
+            rows[seed] = rolling.made
+    mine, yours = (labels.make(traces, by_trace(rows["rollouts"]), "each", True) for rows in (whole, found))
+    assert mine == yours
+    assert set(found["rollouts"]) < set(whole["rollouts"])
+    assert found[0] < 0.95 * whole[0]
+    last: dict[tuple[str, int], int] = {}
+    for one in found["rollouts"]:
+        if one.sample < 4 and one.right and one.steps == CONTINUED:
+            assert (one.trace_id, one.prefix) not in last  # nothing was kept beyond it
+            last[one.trace_id, one.prefix] = one.sample
 
 
 def test_a_search_by_hand():
     """P_4 and P_3 fail; P_2 is mended, so P_1 is not asked."""
     one, told = trace("p/0"), []
 
-    def roll(
-        traces: Sequence[Solution], count: int, prefixes: Mapping[str, Sequence[int]], first: int = 0
-    ) -> list[Rollout]:
-        assert (traces, count, first) == ([one], 2, 0)
-        (i,) = prefixes["p/0"]
-        return [rollout(i, CONTINUED, i == 2 and k == 1, k) for k in range(count)]
+    class Mended(Student):
+        def outcome(self, trace: Solution, prefix: int, sample: int) -> Rollout:
+            return rollout(prefix, CONTINUED, prefix == 2 and sample == 1, sample)
 
-    found = verifying.collect(roll, [one], settings(search="backward", rollouts=2), told.append)
+    found = verifying.collect(Mended(), [one], settings(search="backward", rollouts=2), told.append)
     assert [(r.prefix, r.sample) for r in found] == [(2, 0), (2, 1), (3, 0), (3, 1), (4, 0), (4, 1)]
-    assert told == [0, 0, 2]
+    assert told == [2]
 
 
 def test_the_boundary_is_the_first_negative_prefix_that_has_had_no_more():
@@ -102,15 +130,15 @@ def test_the_boundary_is_the_first_negative_prefix_that_has_had_no_more():
         name: [rollout(i, AFRESH, right, k, name) for i, rights in found.items() for k, right in enumerate(rights)]
         for name, found in outcomes.items()
     }
-    group = settings(rollouts=2, consistency="off")
-    found = verifying.first_negatives([trace(name, 4) for name in outcomes], rollouts, group)
-    assert found == {"open": [2], "hopeful": [3]}
+    group = settings(rollouts=2, consistency="off", boundary_rollouts=2)
+    found = {name: verifying.wanted(trace(name, 4), rollouts[name], group) for name in outcomes}
+    assert found == {"open": {2: range(2, 4)}, "more": {}, "hopeful": {3: range(2, 4)}, "mended": {}}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search": "forward"}, r"labels\.search='forward': expected one of all, backward"),
+        ({"search": "forward"}, r"labels\.search='forward': expected one of all, backward, first"),
         ({"search": "backward", "propagation": False}, r"set labels\.propagation=True"),
     ],
 )

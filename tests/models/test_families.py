@@ -19,7 +19,8 @@ from jax.sharding import PartitionSpec as P
 
 from glore_jax.models import huggingface
 from glore_jax.parallel import mesh as meshes
-from glore_jax.sampling.engine import Engine, Request
+from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.requests import Request, Source
 
 FAMILIES = list(checkpoints.FAMILIES)
 
@@ -59,8 +60,8 @@ def test_64_greedy_tokens_through_the_cache_are_those_of_transformers(family: st
     settings = tiny.sampling(slots=2, sources=2, chunk=16, buckets=(24,), max_new_tokens=make_golden.NEW)
     prompts = checkpoints.prompts()
     engine = Engine(model.decoder, params, settings, eos=-1, pad=0)
-    requests = [Request(str(i), i, len(prompt)) for i, prompt in enumerate(prompts)]
-    found = engine.generate(prompts, requests, jax.random.key(0))
+    requests = [Request(str(i), Source(prompt), len(prompt)) for i, prompt in enumerate(prompts)]
+    found = engine.generate(requests, jax.random.key(0))
     expected = golden(family)
     assert expected["margin"] > 1e-4  # no tie that rounding could break
     np.testing.assert_array_equal([c.tokens for c in found], expected["greedy"])
@@ -70,8 +71,8 @@ def test_log_probabilities_of_sampling_are_of_capped_logits():
     model, params = loaded("gemma2")
     settings = tiny.sampling(slots=2, sources=2, chunk=8, buckets=(24,), max_new_tokens=8)
     prompts = checkpoints.prompts()[1:]
-    requests = [Request(str(i), i, len(prompt), 1.0) for i, prompt in enumerate(prompts)]
-    found = Engine(model.decoder, params, settings, eos=-1, pad=0).generate(prompts, requests, jax.random.key(0))
+    requests = [Request(str(i), Source(prompt), len(prompt), 1.0) for i, prompt in enumerate(prompts)]
+    found = Engine(model.decoder, params, settings, eos=-1, pad=0).generate(requests, jax.random.key(0))
     rows = [[*prompt, *completion.tokens] for prompt, completion in zip(prompts, found, strict=True)]
     nats = jax.nn.log_softmax(call(model, params, checkpoints.padded(rows)))
     for r, (prompt, completion) in enumerate(zip(prompts, found, strict=True)):

@@ -22,7 +22,7 @@ def test_every_request_is_in_one_pass_that_has_room_for_it(requests: list[tuple[
         assert group.prefix_columns >= max(lengths[i] for i in group.members)
         assert LONGEST >= group.ring >= max(limits[i] for i in group.members)
     if made:
-        together = Pass(max(group.prefix_columns for group in made), LONGEST, slots, tuple(range(len(requests))))
+        together = Pass(max(group.prefix_columns for group in made), LONGEST, slots, 1, tuple(range(len(requests))))
         assert sum(group.cost for group in made) <= together.cost
 
 
@@ -50,6 +50,19 @@ def test_continuations_of_long_prefixes_have_shorter_rings():
 def test_the_cheaper_plan_is_taken(short: int, few_long: int, expected: list[tuple[int, int, int]]):
     made = plan([5] * short + [30] * few_long, [20] * (short + few_long), BUCKETS, LONGEST, 16, devices=2)
     assert [(group.prefix_columns, group.slots, len(group.members)) for group in made] == expected
+
+
+def test_requests_of_one_source_have_groups():
+    def widths(each: int, sources: int, slots: int = 16, devices: int = 2) -> list[int]:
+        owners = [n for n in range(sources) for _ in range(each)]
+        sizes = [5] * len(owners), [20] * len(owners), BUCKETS, LONGEST, slots, devices
+        return [group.width for group in plan(*sizes, owners)]
+
+    assert widths(each=3, sources=10) == [1]
+    assert widths(each=4, sources=10) == widths(each=7, sources=10) == [4]
+    assert widths(each=8, sources=10) == widths(each=48, sources=10) == [8]
+    assert widths(each=48, sources=10, slots=8) == [4]  # four slots a device
+    assert widths(each=48, sources=10, slots=2) == [1]
 
 
 def test_no_requests_make_no_passes():

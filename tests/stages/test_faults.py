@@ -19,7 +19,8 @@ from glore_jax.models import value_head
 from glore_jax.models.decoder import DecoderConfig
 from glore_jax.pipeline import Stage, StageContext
 from glore_jax.records import Case, Problem, Solution, StepLabels
-from glore_jax.stages import artifacts, recipes, step_labels, walk
+from glore_jax.stages import artifacts, recipes, rollout_parts, step_labels, walk
+from glore_jax.stages.rollout_parts import RolloutParts
 from glore_jax.tasks.arithmetic import make_problem
 from glore_jax.training import checkpoints
 
@@ -157,11 +158,11 @@ def test_labels_of_both_classes_are_made(tmp_path: Path):
 
 
 def test_rollouts_cut_between_two_parts_end_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(step_labels, "_TRACES_A_PART", 1)
+    monkeypatch.setattr(rollout_parts, "TRACES_A_PART", 1)
     traces = [gold(p, right=i == 0) for i, p in enumerate(PROBLEMS)]
     uncut = run_labels(tmp_path / "uncut", traces)
     assert len(list((uncut / "rollouts").iterdir())) == 3
-    whole, calls = step_labels.rolling.verifying_traces, []
+    whole, calls = step_labels.verifying.collect, []
 
     def cut(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
@@ -169,7 +170,7 @@ def test_rollouts_cut_between_two_parts_end_the_same(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(step_labels.rolling, "verifying_traces", cut)
+    monkeypatch.setattr(step_labels.verifying, "collect", cut)
     with pytest.raises(KeyboardInterrupt):
         run_labels(tmp_path / "cut", traces)
     resumed = run_labels(tmp_path / "cut", traces)
@@ -183,7 +184,7 @@ def test_the_boundary_has_more_rollouts(tmp_path: Path):
     traces = [gold(p, right=i == 0) for i, p in enumerate(PROBLEMS)]
     changes = {"labels__rollouts": 2, "labels__boundary_rollouts": 3}
     uncut = run_labels(tmp_path / "uncut", traces, **changes)
-    for name, mine in step_labels.read_rollouts(uncut).items():
+    for name, mine in RolloutParts(uncut).items():
         steps = next(t.num_steps for t in traces if t.id == name)
         places = [(r.prefix, r.sample) for r in mine]
         assert sorted(places) == sorted([(i, k) for i in range(1, steps) for k in range(5 if i == 1 else 2)])

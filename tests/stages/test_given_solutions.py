@@ -14,7 +14,8 @@ from glore_jax import cli, files
 from glore_jax.errors import InputError
 from glore_jax.method import labels as labelling
 from glore_jax.records import StepLabels
-from glore_jax.stages import artifacts, given_solutions, step_labels, taking_base
+from glore_jax.stages import artifacts, given_solutions, taking_base
+from glore_jax.stages.rollout_parts import RolloutParts
 from glore_jax.tasks import traces
 from glore_jax.tasks.arithmetic import first_false_step, make_problem
 from glore_jax.text import formats
@@ -81,7 +82,7 @@ def test_equal_solutions_are_labelled_once(labelled: Path):
     first = f"{PROBLEMS[0].id}/wrong"
     assert made["again"]["labels"] == made[first]["labels"]
     assert "again" not in {entry.trace_id for entry in files.read_table(labelled / "labels/labels.parquet", StepLabels)}
-    assert "again" not in step_labels.read_rollouts(labelled / "labels")
+    assert "again" not in RolloutParts(labelled / "labels")
 
 
 def test_the_exports_say_the_same(labelled: Path):
@@ -93,8 +94,12 @@ def test_the_exports_say_the_same(labelled: Path):
     assert [row["labels"] for row in trl] == [[bool(x) for x in row["labels"]] for row in made]
 
 
-def test_a_search_gives_the_same_labels_with_fewer_rollouts(labelled: Path, tmp_path: Path):
-    assert label(write(tmp_path, rows()), tmp_path / "out", "--config.labels.search=backward") == 0
+@pytest.mark.parametrize(("search", "noise"), [("backward", "prefixes with 2 rollouts"), ("first", "not estimated")])
+def test_a_search_gives_the_same_labels_with_fewer_rollouts(
+    labelled: Path, tmp_path: Path, search: str, noise: str, capsys: pytest.CaptureFixture[str]
+):
+    assert label(write(tmp_path, rows()), tmp_path / "out", f"--config.labels.search={search}") == 0
+    assert noise in capsys.readouterr().out
     whole, less = (read(folder / "export" / "labels.jsonl") for folder in (labelled, tmp_path / "out"))
     assert [row["labels"] for row in whole] == [row["labels"] for row in less]
     assert sum(map(sum, (row["rollouts"] for row in less))) < sum(map(sum, (row["rollouts"] for row in whole)))

@@ -1,0 +1,69 @@
+"""What the slots take, and how many of them a device has room for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from glore_jax.errors import InputError
+from glore_jax.models.decoder import DecoderConfig
+from glore_jax.parallel import rules
+from glore_jax.progress import say, size
+from glore_jax.sampling import decode, kv_cache
+
+_SHARE = 0.8  # of the free memory: a chunk of decoding steps takes some for itself
+_MOST = 512  # slots on a device; more decode no faster
+
+
+def taken(config: DecoderConfig, settings: Any, slots: int, devices: int) -> dict[str, int]:
+    """Bytes on each device, of the largest bucket: slots are split over the devices, prefilled sources lie on each.
+
+    Args:
+      settings: the group `sampling`.
+    """
+    columns = max(settings.buckets), settings.max_new_tokens
+    # Groups of one slot take the most: each has a prefix of its own.
+    shapes = decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, eos=0, pad=0)
+    held = jax.eval_shape(lambda: decode.empty(config, shapes))
+    sources = jax.eval_shape(lambda: kv_cache.zeros(config, settings.sources, shapes.prefix_columns))
+    return {"slots": _bytes(held) // devices, "sources": _bytes(sources)}
+
+
+def slots(config: DecoderConfig, settings: Any, mesh: Mesh) -> int:
+    """`sampling.slots`, or where that is 0 the power of two, times the devices, for which there is memory left.
+
+    The parameters lie on the devices already.
+
+    Raises:
+      InputError: they do not divide by the devices, or there is no room for one on each.
+    """
+    if settings.slots:
+        rules.check_rows("sampling.slots", settings.slots, mesh)
+        return settings.slots
+    room = int(_SHARE * min(map(free, mesh.local_devices)))
+    each = _MOST
+    while each and sum(taken(config, settings, each, 1).values()) > room:
+        each //= 2
+    if not each:
+        one = sum(taken(config, settings, 1, 1).values())
+        raise InputError(
+            f"sampling.slots=0: one slot, with {settings.sources} sources, takes {size(one)}, and a device has "
+            f"{size(room)} for them; lower sampling.sources, sampling.buckets or sampling.max_new_tokens"
+        )
+    say(f"sampling: {each} slots on each device, {size(taken(config, settings, each, 1)['slots'])} of {size(room)}")
+    return each * mesh.size
+
+
+def free(device: Any) -> int:
+    """Bytes that are left on a device; of a CPU its share of the machine's free memory."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

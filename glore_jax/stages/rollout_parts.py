@@ -1,0 +1,66 @@
+"""Rollouts on disk: a file for each few hundred traces, written and read one at a time.
+
+There are tens of rollouts to a trace. So whatever is made of them is made part by part, and memory grows with traces
+alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from glore_jax import files
+from glore_jax.records import Rollout, Solution
+
+TRACES_A_PART = 250  # a cut run loses one part at most
+
+
+def split(folder: Path, traces: Sequence[Solution]) -> Iterator[tuple[Path, Sequence[Solution]]]:
+    """The file of each part in the folder of a stage, and the traces whose rollouts it has."""
+    for number, at in enumerate(range(0, len(traces), TRACES_A_PART)):
+        yield folder / "rollouts" / f"part-{number:05d}.parquet", traces[at : at + TRACES_A_PART]
+
+
+class RolloutParts(Mapping[str, Sequence[Rollout]]):
+    """Rollouts of a stage by trace id, of which those of one part are in memory: that of the last trace asked for.
+
+    Whoever asks for traces in the order in which they were rolled out reads each part once.
+
+    Args:
+      folder: of the stage.
+      check: called before a part is read; raises where the run was asked to stop.
+
+    Attributes:
+      count: of all rollouts.
+    """
+
+    def __init__(self, folder: Path, check: Callable[[], None] = lambda: None):
+        self.count, self._check = 0, check
+        self._part: dict[str, Path] = {}  # by trace
+        self._at, self._held = Path(), dict[str, list[Rollout]]()
+        for path in sorted((folder / "rollouts").glob("part-*.parquet")):
+            sizes = files.tally(path, Rollout, "trace_id")
+            self.count += sum(sizes.values())
+            self._part |= dict.fromkeys(sizes, path)
+
+    def __getitem__(self, trace_id: str) -> Sequence[Rollout]:
+        path = self._part[trace_id]
+        if path != self._at:
+            self._check()
+            self._held = {}  # before the next one comes
+            self._at, self._held = path, _by_trace(files.read_table(path, Rollout))
+        return self._held[trace_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._part)
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+
+def _by_trace(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:
+    by_trace: dict[str, list[Rollout]] = defaultdict(list)
+    for rollout in rollouts:
+        by_trace[rollout.trace_id].append(rollout)
+    return dict(by_trace)
