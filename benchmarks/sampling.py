@@ -1,11 +1,15 @@
 """Tokens a second of the sampler beside transformers: the same weights, the same ragged prompts, sampled at 1.
 
-python benchmarks/sampling.py runs/arithmetic            the student of a run, on questions of train
-python benchmarks/sampling.py runs/arithmetic --large    a random Llama of 134 million parameters, 64 tokens each
+python benchmarks/sampling.py runs/arithmetic            the student of a run, on 1,024 questions of train
+python benchmarks/sampling.py runs/arithmetic --large    a random Llama of 134 million parameters, 128 prompts
+
+The student's answers end by themselves, after 20 to 288 tokens. The random model hardly ever ends, so its answers have
+limits drawn from 8 to 128; transformers has one limit for a batch, and of its tokens those within each one's count.
 
 Needs the extra `parity`. Prints JSON: tokens a second of either side (median of three, compiled and warm), of
-transformers for each batch size, their ratio at its best one, and the share of the machine's matrix products (measured
-in the same run) that the sampler's arithmetic comes to. Four minutes on two cores, ten with --large.
+transformers for each batch size and, on 32 prompts, in its continuous-batching mode; their ratio at its best; and the
+share of the machine's matrix products (measured in the same run) that the sampler's arithmetic comes to. Ten minutes on
+two cores either way.
 """
 
 from __future__ import annotations
@@ -36,29 +40,33 @@ from glore_jax.text import formats, pretrained
 
 LARGE = DecoderConfig(32_000, d_model=768, num_layers=12, num_heads=12, num_kv_heads=12, head_dim=64, d_ff=2048)
 REPEATS = 3
+STREAMED = 32  # prompts of the continuous-batching mode, which takes long
+
+Given = tuple[Decoder, Any, list[list[int]], list[int], Any, tuple[int, int]]
 
 
-def student(workdir: Path, prompts: int) -> tuple[Decoder, Any, list[list[int]], Any, Any]:
-    """Model, parameters, prompts, sampling settings and tokenizer of a run."""
+def student(workdir: Path, prompts: int) -> Given:
+    """Model, parameters, prompts, limits, sampling settings and the end and padding tokens of a run."""
     model, params = artifacts.read_model(workdir / "expert_iteration", "float32")
     tokenizer = pretrained.reopen(workdir / "base")
     problems = files.read_table(workdir / "problems" / "train.parquet", Problem)[:prompts]
     sources = [formats.encode_prompt(tokenizer, problem.question) for problem in problems]
     settings = ConfigDict(workfolder.read_config(workdir)).sampling
-    return model, params["decoder"], sources, settings, (tokenizer.eos, tokenizer.pad)
+    limits = [settings.max_new_tokens] * prompts
+    return model, params["decoder"], sources, limits, settings, (tokenizer.eos, tokenizer.pad)
 
 
-def large(prompts: int) -> tuple[Decoder, Any, list[list[int]], Any, Any]:
+def large(prompts: int) -> Given:
     model = Decoder(LARGE)
     draw = np.random.default_rng(0)
     sources = [draw.integers(3, LARGE.vocab_size, size).tolist() for size in draw.integers(32, 128, prompts)]
-    settings = SimpleNamespace(slots=64, sources=32, chunk=16, buckets=(128,), max_new_tokens=64)
-    return model, decoder.init(model, jax.random.key(0)), sources, settings, (2, 0)
+    settings = SimpleNamespace(slots=64, sources=16, chunk=8, buckets=(128,), max_new_tokens=128)
+    limits = draw.integers(8, 129, prompts).tolist()
+    return model, decoder.init(model, jax.random.key(0)), sources, limits, settings, (2, 0)
 
 
 def rate(run: Callable[[int], int]) -> float:
     """Tokens a second, the median of several; `run(seed)` returns tokens."""
-    run(0)
     found = []
     for seed in range(1, REPEATS + 1):
         start = time.perf_counter()
@@ -83,34 +91,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path, help="a finished run")
     parser.add_argument("--large", action="store_true", help="134 million parameters, random")
-    parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--prompts", type=int, default=0, help="1,024, or 128 with --large")
     options = parser.parse_args()
     cli.prepare_jax(ConfigDict({"devices": 2}))
-    count = min(options.prompts, 64) if options.large else options.prompts
-    model, params, sources, settings, (eos, pad) = large(count) if options.large else student(options.workdir, count)
-    limit = settings.max_new_tokens
+    count = options.prompts or (128 if options.large else 1024)
+    given = large(count) if options.large else student(options.workdir, count)
+    model, params, sources, limits, settings, (eos, pad) = given
     engine = Engine(model, params, settings, eos, pad)
-    requests = [Request(str(i), Source(source), len(source), 1.0) for i, source in enumerate(sources)]
+    requests = [
+        Request(str(i), Source(s), len(s), 1.0, n) for i, (s, n) in enumerate(zip(sources, limits, strict=True))
+    ]
 
     def ours(seed: int) -> int:
         found = engine.generate(requests, jax.random.key(seed))
         return sum(len(completion.tokens) for completion in found)
 
     peer = Peer(model, params, eos, pad)
-    ordered = sorted(sources, key=len)  # its padding is least then
+    ordered = sorted(zip(sources, limits, strict=True), key=lambda row: len(row[0]))  # its padding is least then
 
     def theirs(batch: int) -> Callable[[int], int]:
         def run(seed: int) -> int:
-            groups = [ordered[i : i + batch] for i in range(0, len(ordered), batch)]
-            found = [peer.sample(group, [len(s) for s in group], 1, limit) for group in groups]
-            return sum(len(row) for group in found for rows in group for row in rows)
+            written = 0
+            for group in (ordered[i : i + batch] for i in range(0, len(ordered), batch)):
+                prompts, mine = zip(*group, strict=True)
+                found = peer.sample(prompts, [len(s) for s in prompts], 1, max(mine))
+                written += sum(min(len(row), most) for (row,), most in zip(found, mine, strict=True))
+            return written
 
         return run
 
-    batches = [size for size in (16, 64, 128) if size <= count]
+    ours(0)  # compiles
+    peer.sample(sources[:2], [len(s) for s in sources[:2]], 1, 8)
+    batches = [size for size in ((16, 64) if options.large else (64, 128, 256)) if size <= count]
     found = {"glore_jax": rate(ours)} | {f"transformers, batch {size}": rate(theirs(size)) for size in batches}
+    few, most = sources[:STREAMED], max(limits)
     try:
-        found["transformers, continuous batching"] = rate(lambda seed: peer.stream(sources, limit))
+        found["transformers, continuous batching"] = rate(lambda seed: peer.stream(few, most))
     except Exception as error:  # whatever it lacks on this machine is a finding, not a failure of this benchmark
         print(json.dumps({"transformers, continuous batching": f"{type(error).__name__}: {error}"[:300]}))
     best = max(value for name, value in found.items() if name != "glore_jax")
