@@ -76,13 +76,16 @@ class _Search:
         self.kept: list[Rollout] = []
         self.waits: set[tuple[int, int]] = set()  # prefix and number of what is under way
         self._found: dict[tuple[int, int], Rollout] = {}
-        self._more = settings.search != "all" or settings.boundary_rollouts > 0
+        self._everywhere = settings.search == "all"
+        self._more = not self._everywhere or settings.boundary_rollouts > 0
 
     def receive(self, rollout: Rollout) -> None:
         place = rollout.prefix, rollout.sample
         if place in self.waits:  # else it was done already when it was given up
             self.waits.remove(place)
             self._found[place] = rollout
+            if self._everywhere and self.waits:
+                return  # nothing is decided before the last one
             self.go_on()
 
     def received(self, below: int) -> int:
@@ -116,7 +119,7 @@ class _Search:
         Slots that continue this trace would stand idle meanwhile. What turns out to be unneeded is not kept.
         """
         prefix = places[0][0]
-        backward = self.settings.search != "all" and prefix > 1 and places[0][1] == 0
+        backward = not self._everywhere and prefix > 1 and places[0][1] == 0
         if backward and 2 * len(missing) <= len(places) and not any(map(self._mended, places)):
             self._ask((prefix - 1, sample) for sample in range(self.settings.rollouts))
 
