@@ -1,21 +1,22 @@
 """What sampling from Llama 2 7B and 13B takes on TPUs, from the TPU compiler alone; no TPU is needed.
 
 python benchmarks/decode_tpu_compile.py
-python benchmarks/decode_tpu_compile.py --models=gsm8k_llama2_7b --topologies=v5e-8 --layouts=compiler
+python benchmarks/decode_tpu_compile.py --models=gsm8k_llama2_7b --topologies=v5e-8 --layouts row-major compiler
 
-Needs the extra `tpu-compile`. The three programs of `glore_jax/sampling/decode.py` are compiled ahead of time for a
+Needs the extra `tpu-compile`. The four programs of `glore_jax/sampling/decode.py` are compiled ahead of time for a
 described machine, with weights and cache in bfloat16, all layers, and a bucket of 512 prompt and 512 new tokens:
 
 v5e-8    8 chips (2x4) of 16 GiB
 v5e-16   16 chips (4x4)
 v5p-8    4 chips (2x2x1) of 95 GiB: the 8 counts cores, of which a chip has two that compile as one device
 
-Weights are split by `parallel.rules.TENSOR_RULES`, the cache over slots and key heads. Slots are tried downward in
-powers of two, from the first number whose weights and cache alone are too many. A number fits if decoding, insertion
-and prefill compile, and each has room beside what stays on the device meanwhile: the weights, the slots, the last
-prefilled sources. Prints a table, GiB on each device, and then JSON with what the compiler said of twice as many.
-Half an hour on two cores.
+Weights are split by `parallel.rules.TENSOR_RULES`, the cache over slots (its prefixes over groups of slots) and key
+heads. Slots are tried downward in powers of two, from the last number that has room with the weights alone. A number
+fits if all programs compile, and each has room beside what stays on the device meanwhile: the weights, the slots, the
+last prefilled sources. Prints a table, GiB on each device, and then JSON with the reason against twice as many.
+One to ten minutes for each model, machine and width, on two cores.
 
+--widths: slots that continue one source and keep its prefix once: 1, as drafts do, or 8, as rollouts of one draft.
 --layouts: how the cache lies in memory between two chunks: `row-major`, as JAX does where nobody says otherwise, or
 `compiler`, as decoding would have it.
 """
@@ -26,6 +27,7 @@ import argparse
 import dataclasses
 import functools
 import inspect
+import itertools
 import json
 import os
 import time
@@ -49,6 +51,7 @@ from glore_jax.sampling import decode, kv_cache
 GIB = 2**30
 BUCKET, NEW, SOURCES, CHUNK = 512, 512, 8, 16
 LAYOUTS = "row-major", "compiler"
+WIDTHS = 1, 8
 MODELS = {
     "gsm8k_llama2_7b": DecoderConfig(32_000, 4096, 32, 32, 32, 128, 11_008, dtype="bfloat16"),
     "gsm8k_llama2_13b": DecoderConfig(32_000, 5120, 40, 40, 40, 128, 13_824, dtype="bfloat16"),
@@ -119,54 +122,65 @@ def mesh_of(machine: Machine) -> Mesh:
 
 
 class Sampler:
-    """The programs that sample from one model on one machine, in any number of slots."""
+    """The programs that sample from one model on one machine, in any number of slots.
 
-    def __init__(self, config: DecoderConfig, machine: Machine, bucket: int = BUCKET, new: int = NEW):
+    `prefix_columns` and `ring` are as in `decode.Shapes`.
+    """
+
+    def __init__(self, config: DecoderConfig, machine: Machine, prefix_columns: int = BUCKET, ring: int = NEW):
         self.model, self.machine, self.mesh = Decoder(config), machine, mesh_of(machine)
-        self.bucket, self.new = bucket, new
+        self.prefix_columns, self.ring = prefix_columns, ring
         tokens = jnp.zeros((1, 8), jnp.int32)
         boxed = jax.eval_shape(self.model.init, jax.random.key(0), tokens, tokens, jnp.ones((1, 8, 8), bool))["params"]
         shapes = nn.meta.unbox(boxed)
         self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(config.dtype)), shapes)
         self.params_at = rules.of_params(boxed, self.mesh, rules.TENSOR_RULES)
-        self.prefilled = jax.eval_shape(lambda: kv_cache.zeros(config, SOURCES, bucket))
-        self.prefilled_at = self._at(None, "tensor")  # every slot may take any source
+        self.prefilled = jax.eval_shape(lambda: kv_cache.zeros(config, SOURCES, prefix_columns))
+        self.prefilled_at = self._at(None, "tensor")  # every group may take any source
 
     def _at(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, P(*axes))
 
-    def shapes(self, slots: int) -> decode.Shapes:
-        return decode.Shapes(slots, SOURCES, self.bucket, self.new, CHUNK, eos=2, pad=0)
+    def shapes(self, slots: int, width: int) -> decode.Shapes:
+        return decode.Shapes(slots, width, SOURCES, self.prefix_columns, self.ring, CHUNK, eos=2, pad=0)
 
-    def slots(self, count: int) -> tuple[decode.Slots, decode.Slots]:
-        """Shapes of the slots, and where they lie: keys and values [B, K, ...] by slot and head, all else by slot."""
-        slots = jax.eval_shape(lambda: decode.empty(self.model.config, self.shapes(count)))
+    def slots(self, shapes: decode.Shapes) -> tuple[decode.Slots, decode.Slots]:
+        """Shapes of the slots, and where they lie: keys and values by slot (or group) and head, all else by slot."""
+        slots = jax.eval_shape(lambda: decode.empty(self.model.config, shapes))
         axes = {0: (), 4: ("data", "tensor")}
         return slots, jax.tree.map(lambda x: self._at(*axes.get(x.ndim, ("data",))), slots)
 
-    def decode_chunk(self, count: int, layout: str) -> Program:
-        slots, slots_at = self.slots(count)
+    def decode_chunk(self, shapes: decode.Shapes, layout: str) -> Program:
+        slots, slots_at = self.slots(shapes)
         if layout == "compiler":
             slots_at = jax.tree.map(lambda x, at: Format(Layout.AUTO, at) if x.ndim == 4 else at, slots, slots_at)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        function = functools.partial(inspect.unwrap(decode.decode_chunk), self.model, self.shapes(count))
+        function = functools.partial(inspect.unwrap(decode.decode_chunk), self.model, shapes)
         return Program(function, (self.params, slots, key), (self.params_at, slots_at, self._at()), slots_at, (1,))
 
-    def insert(self, count: int, slots_at: decode.Slots) -> Program:
+    def bind(self, shapes: decode.Shapes, slots_at: decode.Slots) -> Program:
         """`slots_at`: as decoding has them."""
-        slots, _ = self.slots(count)
-        kinds = {"fill": bool, "temperature": jnp.float32}
-        names = ("fill", "source", "prefix", "token", "limit", "temperature")
-        request = {name: jax.ShapeDtypeStruct((count,), kinds.get(name, jnp.int32)) for name in names}
-        request["name"] = jax.ShapeDtypeStruct((count, 2), jnp.uint32)
-        formats = slots_at, self.prefilled_at, self._at("data")
-        return Program(inspect.unwrap(decode.insert), (slots, self.prefilled, request), formats, slots_at, (0,))
+        slots, _ = self.slots(shapes)
+        source, fill = (jax.ShapeDtypeStruct((shapes.slots // shapes.width,), kind) for kind in (jnp.int32, bool))
+        formats = slots_at, self.prefilled_at, *[self._at("data")] * 2
+        return Program(inspect.unwrap(decode.bind), (slots, self.prefilled, source, fill), formats, slots_at, (0,))
+
+    def insert(self, shapes: decode.Shapes, slots_at: decode.Slots) -> Program:
+        """`slots_at`: as decoding has them."""
+        slots, _ = self.slots(shapes)
+        kinds = dict.fromkeys(("prefix", "token", "limit", "top_k"), jnp.int32)
+        kinds |= {"temperature": jnp.float32, "top_p": jnp.float32, "fill": bool}
+        request = {name: jax.ShapeDtypeStruct((shapes.slots,), kind) for name, kind in kinds.items()}
+        request["name"] = jax.ShapeDtypeStruct((shapes.slots, 2), jnp.uint32)
+        return Program(inspect.unwrap(decode.insert), (slots, request), (slots_at, self._at("data")), slots_at, (0,))
 
     @functools.cached_property
     def prefilling(self) -> Any:
         """The compiled `prefill`, the same for any number of slots."""
-        tokens, count = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((SOURCES, self.bucket), (SOURCES,)))
-        function = functools.partial(inspect.unwrap(decode.prefill), self.model, self.shapes(1))
+        tokens, count = (
+            jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((SOURCES, self.prefix_columns), (SOURCES,))
+        )
+        function = functools.partial(inspect.unwrap(decode.prefill), self.model, self.shapes(1, 1))
         formats = self.params_at, *[self._at("data")] * 3
         return Program(function, (self.params, tokens, count, count), formats, self.prefilled_at).compile()
 
@@ -188,20 +202,21 @@ def memory(compiled: Any, beside: int) -> dict[str, int]:
     }
 
 
-def programs(sampler: Sampler, count: int, layout: str) -> dict[str, dict[str, int]]:
-    """The memory of each program with so many slots.
+def programs(sampler: Sampler, shapes: decode.Shapes, layout: str) -> dict[str, dict[str, int]]:
+    """The memory of each program.
 
     Raises:
       TooLarge: one of them has no room.
     """
     weights = sampler.bytes(sampler.params, sampler.params_at)
-    slots = sampler.bytes(*sampler.slots(count))
+    slots = sampler.bytes(*sampler.slots(shapes))
     prefilled = sampler.bytes(sampler.prefilled, sampler.prefilled_at)
-    decoding = sampler.decode_chunk(count, layout).compile()
-    inserting = sampler.insert(count, decoding.input_formats[0][1]).compile()
+    decoding = sampler.decode_chunk(shapes, layout).compile()
+    slots_at = decoding.input_formats[0][1]
     found = {
         "decode_chunk": memory(decoding, prefilled),
-        "insert": memory(inserting, weights),
+        "bind": memory(sampler.bind(shapes, slots_at).compile(), weights),
+        "insert": memory(sampler.insert(shapes, slots_at).compile(), weights + prefilled),
         "prefill": memory(sampler.prefilling, slots + prefilled),
     }
     for name, parts in found.items():
@@ -210,16 +225,21 @@ def programs(sampler: Sampler, count: int, layout: str) -> dict[str, dict[str, i
     return found
 
 
-def most_slots(sampler: Sampler, layout: str) -> dict[str, Any]:
+def most_slots(sampler: Sampler, width: int, layout: str) -> dict[str, Any]:
     """The largest number of slots that fits, the memory of its programs, and why twice as many do not fit."""
-    count = sampler.mesh.shape["data"]
+    start, least = time.perf_counter(), sampler.mesh.shape["data"] * width  # a group lies on one device of that axis
     weights = sampler.bytes(sampler.params, sampler.params_at)
-    while weights + sampler.bytes(*sampler.slots(count)) <= sampler.machine.memory:
+
+    def alone(count: int) -> int:
+        return weights + sampler.bytes(*sampler.slots(sampler.shapes(count, width)))
+
+    count = least
+    while alone(2 * count) <= sampler.machine.memory:
         count *= 2
-    refusal, start = "", time.perf_counter()
-    while count >= sampler.mesh.shape["data"]:
+    refusal = f"weights and slots alone take {size(alone(2 * count))}"
+    while count >= least:
         try:
-            found = programs(sampler, count, layout)
+            found = programs(sampler, sampler.shapes(count, width), layout)
         except TooLarge as error:
             refusal = str(error)
             count //= 2
@@ -232,13 +252,13 @@ def most_slots(sampler: Sampler, layout: str) -> dict[str, Any]:
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """A row for each program, in GiB on each device, as Markdown."""
-    heads = ("model", "machine", "cache", "slots", "program", "arguments", "temporaries", "peak", "beside", "share")
-    rows = [heads, ("---",) * 5 + ("---:",) * 5]
+    sizes = "arguments", "temporaries", "peak", "beside", "share"
+    rows = [("model", "machine", "cache", "width", "slots", "program", *sizes), ("---",) * 6 + ("---:",) * len(sizes)]
     for case in found:
         for name, parts in case["programs"].items():
             share = (parts["peak"] + parts["beside"]) / MACHINES[case["machine"]].memory
-            about = case["model"], case["machine"], case["layout"], str(case["slots"]), name
-            rows.append((*about, *(f"{value / GIB:.2f}" for value in parts.values()), f"{share:.0%}"))
+            about = (str(case[key]) for key in ("model", "machine", "layout", "width", "slots"))
+            rows.append((*about, name, *(f"{value / GIB:.2f}" for value in parts.values()), f"{share:.0%}"))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -246,17 +266,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--topologies", nargs="+", choices=MACHINES, default=list(MACHINES))
-    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=["compiler"])
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there need not be taken
+    jax.config.update("jax_enable_compilation_cache", False)  # it would keep what it cannot read without a TPU
     found = []
     for model in options.models:
         for machine in options.topologies:
             sampler = Sampler(MODELS[model], MACHINES[machine])
-            for layout in options.layouts:
-                about = {"model": model, "machine": machine, "mesh": dict(sampler.mesh.shape), "layout": layout}
-                found.append(about | most_slots(sampler, layout))
-                say(f"{model} on {machine}, {layout}: {found[-1]['slots']} slots, {found[-1]['seconds']} s")
+            for width, layout in itertools.product(options.widths, options.layouts):
+                about = {"model": model, "machine": machine, "mesh": dict(sampler.mesh.shape)}
+                about |= {"width": width, "layout": layout}
+                found.append(about | most_slots(sampler, width, layout))
+                slots, seconds = found[-1]["slots"], found[-1]["seconds"]
+                say(f"{model} on {machine}, groups of {width}, {layout}: {slots} slots, {seconds} s")
     print(table(found))
     print(json.dumps(found, indent=1))
 

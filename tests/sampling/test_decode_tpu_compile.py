@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from glore_jax.models.decoder import DecoderConfig
 from glore_jax.parallel import rules
@@ -14,6 +17,16 @@ from glore_jax.parallel import rules
 pytest.importorskip("libtpu", reason="the extra `tpu-compile` is not installed")
 
 CONFIG = DecoderConfig(512, d_model=256, num_layers=1, num_heads=4, num_kv_heads=2, head_dim=128, d_ff=512)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> Iterator[None]:
+    """Without the cache of compilations: what is kept of a machine that is not there cannot be read again."""
+    compilation_cache.reset_cache()
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture
@@ -27,33 +40,40 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def sampler(benchmark: Any) -> Any:
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
-    return benchmark.Sampler(config, benchmark.Machine("v5e:2x2", (2, 2), 2**34), bucket=128, new=128)
+    return benchmark.Sampler(config, benchmark.Machine("v5e:2x2", (2, 2), 2**34), prefix_columns=128, ring=128)
 
 
-def test_each_program_takes_what_its_arguments_take_and_more(benchmark: Any, sampler: Any):
+@pytest.mark.parametrize("width", [1, 8])
+def test_each_program_takes_what_its_arguments_take_and_more(benchmark: Any, sampler: Any, width: int):
     weights = sampler.bytes(sampler.params, sampler.params_at)
     whole = sampler.bytes(sampler.params, rules.replicated(sampler.mesh))
     assert weights < 0.51 * whole  # norms alone are not split
-    cache = (64 // 2) * (2 // 2) * 128 * 256 * 2 * 2  # slots, key heads, their size, columns; keys and values; bytes
-    half = benchmark.SOURCES * (2 // 2) * 128 * 128 * 2 * 2
-    assert sampler.bytes(sampler.prefilled, sampler.prefilled_at) == half  # whole on `data`, split by head
+    half = (2 // 2) * 128 * 128 * 2 * 2  # of a row: key heads, their size, columns; keys and values; bytes
+    assert sampler.bytes(sampler.prefilled, sampler.prefilled_at) == benchmark.SOURCES * half  # whole on `data`
+    cache = (64 // 2 + 64 // 2 // width) * half  # what each slot writes, and what each group reads
     for layout in benchmark.LAYOUTS:
-        found = benchmark.programs(sampler, 64, layout)
-        assert list(found) == ["decode_chunk", "insert", "prefill"]
+        found = benchmark.programs(sampler, sampler.shapes(64, width), layout)
+        assert list(found) == ["decode_chunk", "bind", "insert", "prefill"]
         assert found["decode_chunk"]["arguments"] > weights + cache
-        assert cache < found["insert"]["arguments"] < found["insert"]["peak"]
+        assert cache < found["insert"]["arguments"] < found["bind"]["arguments"]
         assert all(0 < parts["arguments"] <= parts["peak"] for parts in found.values())
+
+
+def test_the_cache_keeps_its_layout_over_a_chunk(sampler: Any):
+    decoding = sampler.decode_chunk(sampler.shapes(64, 8), "compiler").compile()
+    assert decoding.input_formats[0][1].cache == decoding.output_formats.cache
 
 
 def test_twice_as_many_slots_are_refused(benchmark: Any, sampler: Any, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(benchmark.TooLarge, match=r"RESOURCE_EXHAUSTED.* exceeds available HBM \(15\.75G\)"):
-        benchmark.programs(sampler, 2**18, "row-major")
+        benchmark.programs(sampler, sampler.shapes(2**18, 1), "row-major")
 
-    def pretend(sampler: Any, count: int, layout: str) -> dict[str, Any]:
-        if count > 16:
-            raise benchmark.TooLarge(f"{count} are too many")
+    def pretend(sampler: Any, shapes: Any, layout: str) -> dict[str, Any]:
+        if shapes.slots > 16:
+            raise benchmark.TooLarge(f"{shapes.slots} are too many")
         return {"decode_chunk": {}}
 
     monkeypatch.setattr(benchmark, "programs", pretend)
-    found = benchmark.most_slots(sampler, "compiler")
+    found = benchmark.most_slots(sampler, 8, "compiler")
     assert (found["slots"], found["refusal"]) == (16, "32 are too many")
+    assert benchmark.most_slots(sampler, 32, "compiler")["slots"] == 0  # a group has to lie on one device
