@@ -99,7 +99,8 @@ class _Pass:
         self.pool: dict[Source, int] = {}  # source -> its row in `prefilled`
         self.prefilled: Any = None
         self.behind: list[Finished] = []  # found, and not handed out yet
-        for request in requests:
+        # What continues a long source is likely to take long itself, and should not be left alone at the end.
+        for request in sorted(requests, key=lambda request: -len(request.source.tokens)):
             self.waiting.setdefault(request.source, deque()).append(request)
 
     def take(self, request: Request) -> bool:
