@@ -115,6 +115,7 @@ def _roll_out(
     tokenizer = artifacts.read_tokenizer(context)
     engine = artifacts.read_engine(context, student, tokenizer)
     settings, temperature = context.config.labels, context.config.sampling.temperature
+    (context.folder / "rollouts").mkdir(exist_ok=True)
     total = sum(t.num_steps - 1 for t in traces) * settings.rollouts
     with context.progress(total, "rollouts", "verifying traces") as bar:
         meter = artifacts.Meter(bar)
