@@ -24,6 +24,7 @@ setup(
         "tokenizers>=0.22",  # the tokenizer.json of other published models
         "safetensors>=0.7",  # finished models
         "pyarrow>=21",  # tables of records, as Parquet
+        "msgpack>=1.0",  # completions as they finish
         "numpy>=2.0",  # host-side arrays
         "scipy>=1.13",  # Student's t for intervals over seeds
         "rich>=13",  # progress, tables, readable errors in the terminal

@@ -23,6 +23,7 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 from glore_jax.sampling import memory
+from glore_jax.sampling.journal import Journal, Recorded
 from glore_jax.sampling.requests import Completion, Request
 from glore_jax.sampling.work import Work
 
@@ -65,26 +66,39 @@ class Engine:
         self.slots = memory.slots(model.config, settings, self.mesh)  # fewer, once a device ran out of memory
 
     def generate(
-        self, requests: Sequence[Request], key: jax.Array, advance: Callable[[int, int], None] = _silent
+        self,
+        requests: Sequence[Request],
+        key: jax.Array,
+        advance: Callable[[int, int], None] = _silent,
+        journal: Journal | None = None,
     ) -> list[Completion]:
         """Completions in the order of the requests; arguments and errors of `start`."""
         self.check(requests)
-        found = {request.id: completion for request, completion in self.start(requests, key, advance)}
+        found = {request.id: completion for request, completion in self.start(requests, key, advance, journal)}
         return [found[request.id] for request in requests]
 
-    def start(self, requests: Iterable[Request], key: jax.Array, advance: Callable[[int, int], None] = _silent) -> Work:
+    def start(
+        self,
+        requests: Iterable[Request],
+        key: jax.Array,
+        advance: Callable[[int, int], None] = _silent,
+        journal: Journal | None = None,
+    ) -> Work | Recorded:
         """Requests under way: iterate over them for each and its completion, as they finish.
 
         Args:
           requests: read a few thousand at a time, so they may be more than memory holds.
           key: of the stage.
           advance: called with the numbers of requests and tokens finished since the last call.
+          journal: what is in it is not sampled again, and what finishes is written to it.
 
         Raises:
           InputError: a prefix longer than the largest bucket, a limit that is not from 1 to `max_new_tokens`, or a
             model whose logits are not numbers.
         """
-        return Work(self, requests, key, advance)
+        if journal is None:
+            return Work(self, requests, key, advance)
+        return Recorded(lambda others: Work(self, others, key, advance), requests, journal, advance)
 
     def check(self, requests: Sequence[Request]) -> None:
         """InputError where some requests cannot be sampled; it names the first few."""

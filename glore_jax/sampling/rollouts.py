@@ -14,6 +14,7 @@ import jax
 
 from glore_jax.records import Problem, Rollout, Solution
 from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.journal import Journal
 from glore_jax.sampling.requests import Completion, Request, Source
 from glore_jax.sampling.solutions import Advance
 from glore_jax.text import formats
@@ -29,6 +30,7 @@ class Rollouts:
       problems: those of the traces, by id.
       key: of the stage.
       advance: called with the numbers of rollouts and tokens that are done.
+      journal: see `Engine.start`.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class Rollouts:
         temperature: float,
         key: jax.Array,
         advance: Advance = lambda requests, tokens: None,
+        journal: Journal | None = None,
     ):
         self.engine, self.tokenizer, self.problems, self.temperature = engine, tokenizer, problems, temperature
-        self._work = engine.start((), key, advance)
+        self._work = engine.start((), key, advance, journal)
         self._advance = advance
         self._sources: dict[str, Source] = {}  # by trace
         self._requests: dict[str, Request] = {}  # the latest of each name

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.journal import Journal
 from glore_jax.text import pretrained
 from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training import checkpoints, loop
@@ -147,6 +149,18 @@ def copy_adapter(source: Path, folder: Path) -> None:
     shutil.rmtree(folder / ADAPTER, ignore_errors=True)
     if (source / ADAPTER).is_dir():
         shutil.copytree(source / ADAPTER, folder / ADAPTER)
+
+
+@contextlib.contextmanager
+def sampling(context: StageContext, total: int, unit: str, label: str) -> Iterator[tuple[Meter, Journal]]:
+    """Progress of a sampling, and the journal from which it goes on where it was cut.
+
+    Args:
+      label: of this sampling alone among those of the stage.
+    """
+    journal = Journal(context.checkpoint / "samples" / label)
+    with journal, context.progress(total, unit, label) as bar:
+        yield Meter(bar), journal
 
 
 @dataclasses.dataclass

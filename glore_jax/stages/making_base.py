@@ -64,7 +64,7 @@ def base_model_stage(context: StageContext) -> dict[str, Any]:
     model, params = artifacts.read_model(context.folder, "float32")
     dev = [make_problem(c.seed, "dev", i, c.pretrain_long.step_weights) for i in range(c.dev)]
     engine = artifacts.make_engine(context, model, params["decoder"], made)
-    with context.progress(len(dev), "solutions", "dev drafts") as bar:
-        found = solutions.sample(engine, made, dev, 1, 0.0, context.key("greedy"), artifacts.Meter(bar))
+    with artifacts.sampling(context, len(dev), "solutions", "dev drafts") as recorded:
+        found = solutions.sample(engine, made, dev, 1, 0.0, context.key("greedy"), *recorded)
     files.write_json(context.folder / "card.json", {"dev_accuracy": accuracy(found), "dev_problems": c.dev})
     return {"parameters": sum(x.size for x in jax.tree.leaves(params)), "dev_accuracy": accuracy(found)}

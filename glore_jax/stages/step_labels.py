@@ -12,6 +12,7 @@ from glore_jax.method import label_noise, verifying
 from glore_jax.method import labels as labelling
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem, Rollout, Solution, StepLabels
+from glore_jax.sampling.journal import Journal
 from glore_jax.sampling.rollouts import Rollouts
 from glore_jax.stages import artifacts, rollout_parts
 from glore_jax.stages.rollout_parts import RolloutParts
@@ -123,8 +124,12 @@ def _roll_out(
             if path.exists():
                 bar.advance(sum(t.num_steps - 1 for t in part) * settings.rollouts)
                 continue
-            rolling = Rollouts(engine, tokenizer, problems, temperature, context.key(), meter)
-            files.write_table(path, verifying.collect(rolling, part, settings, bar.advance), Rollout)
+            journal = Journal(context.checkpoint / "samples" / path.stem)
+            with journal:
+                rolling = Rollouts(engine, tokenizer, problems, temperature, context.key(), meter, journal)
+                found = verifying.collect(rolling, part, settings, bar.advance)
+            files.write_table(path, found, Rollout)
+            journal.remove()
     return {"rolled_out_traces": len(traces), "sampled_tokens_per_second": meter.rate()}
 
 

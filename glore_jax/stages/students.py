@@ -36,9 +36,8 @@ def accuracy(found: list[Solution]) -> float:
 
 def greedy(context: StageContext, engine: Engine, tokenizer: Tokenizer, rows: list[Problem], label: str):
     """Greedy solutions with progress; returns them and the meter."""
-    with context.progress(len(rows), "solutions", label) as bar:
-        meter = artifacts.Meter(bar)
-        return solutions.sample(engine, tokenizer, rows, 1, 0.0, context.key("greedy"), meter), meter
+    with artifacts.sampling(context, len(rows), "solutions", label) as (meter, journal):
+        return solutions.sample(engine, tokenizer, rows, 1, 0.0, context.key("greedy"), meter, journal), meter
 
 
 def sft(context: StageContext) -> dict[str, Any]:
@@ -96,10 +95,9 @@ def _round(context, folder, number, engine, tokenizer, train_rows, dev, kept) ->
     settings = context.config.expert_iteration
     folder.mkdir(exist_ok=True)
     total = len(train_rows) * settings.samples
-    with context.progress(total, "samples", f"round {number}, samples of train") as bar:
-        meter = artifacts.Meter(bar)
+    with artifacts.sampling(context, total, "samples", f"round {number}, samples of train") as (meter, journal):
         key, temperature = context.key(f"round{number}"), context.config.sampling.temperature
-        samples = solutions.sample(engine, tokenizer, train_rows, settings.samples, temperature, key, meter)
+        samples = solutions.sample(engine, tokenizer, train_rows, settings.samples, temperature, key, meter, journal)
     rate = accuracy(samples)
     if rate == 0:
         raise InputError(
@@ -129,10 +127,9 @@ def traces(context: StageContext) -> dict[str, Any]:
     tokenizer = artifacts.read_tokenizer(context)
     engine = artifacts.read_engine(context, "expert_iteration", tokenizer)
     rows, count = artifacts.read_problems(context, "train"), context.config.traces.per_problem
-    with context.progress(len(rows) * count, "traces", "samples of train") as bar:
-        meter = artifacts.Meter(bar)
+    with artifacts.sampling(context, len(rows) * count, "traces", "samples of train") as (meter, journal):
         temperature = context.config.sampling.temperature
-        found = solutions.sample(engine, tokenizer, rows, count, temperature, context.key(), meter)
+        found = solutions.sample(engine, tokenizer, rows, count, temperature, context.key(), meter, journal)
     files.write_table(context.folder / "traces.parquet", found, Solution)
     by_problem = collections.Counter(s.problem_id for s in found if s.right)
     if not by_problem:

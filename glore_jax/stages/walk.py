@@ -61,10 +61,9 @@ class Walk:
     def sample(self, stage: str, count: int, temperature: float, label: str, scored: int) -> list[Candidate]:
         """`count` solutions a problem, of which the value models read the first `scored`."""
         engine = artifacts.read_engine(self.context, stage, self.tokenizer)
-        with self.context.progress(len(self.problems) * count, "solutions", label) as bar:
-            meter = artifacts.Meter(bar)
+        with artifacts.sampling(self.context, len(self.problems) * count, "solutions", label) as recorded:
             key = self.context.key(label)
-            found = solutions.sample(engine, self.tokenizer, self.problems, count, temperature, key, meter)
+            found = solutions.sample(engine, self.tokenizer, self.problems, count, temperature, key, *recorded)
         read = [n % count < scored for n in range(len(found))]
         parts = {
             whether: iter(self.candidates([s for s, r in zip(found, read, strict=True) if r == whether], scorers))
@@ -83,9 +82,9 @@ class Walk:
             self.context.log(f"{label}: {len(sources) - len(fits)} drafts stand, being longer than sampling.buckets")
         names = {n: (refiner, self.problems[n].id, *sources[n]) for n in fits}
         new = [n for n in fits if names[n] not in self.rewritten]
-        with self.context.progress(len(new), "solutions", label) as bar:
+        with artifacts.sampling(self.context, len(new), "solutions", label) as recorded:
             work = [self.problems[n] for n in new], [sources[n] for n in new], self.context.key(label)
-            found = solutions.complete(engine, self.tokenizer, *work, artifacts.Meter(bar))
+            found = solutions.complete(engine, self.tokenizer, *work, *recorded)
         self.rewritten |= {names[n]: solution for n, solution in zip(new, found, strict=True)}
         made = dict(zip(fits, self.candidates([self.rewritten[names[n]] for n in fits], REWRITE_SCORERS), strict=True))
         return [made.get(n, draft) for n, draft in enumerate(drafts)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import tiny
 from glore_jax.records import Problem, Rollout, Solution
 from glore_jax.sampling import solutions
 from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.journal import Journal
 from glore_jax.sampling.requests import Completion, Request, Source
 from glore_jax.sampling.rollouts import Rollouts
 from glore_jax.text import formats, tokenizers
@@ -132,3 +134,15 @@ def test_a_completion_becomes_a_record(tokenizer: Tokenizer, answer: str, right:
     assert found == Solution("p/0", "p", tuple(tokens), ends, "Ann: <<1+3=4>>4\n#### 4", right, True)
     cut = solutions.to_solution(tokenizer, "p/0", Problem("p", "?", "4"), Completion(tuple(tokens[:4]), "limit", ()))
     assert (cut.right, cut.finished, cut.num_steps) == (False, False, 1)
+
+
+def test_rollouts_of_a_journal_are_not_sampled_again(tokenizer: Tokenizer, engine: Engine, tmp_path: Path):
+    traces, expected, counts = make_traces(tokenizer), [], []
+    for again in (False, True):
+        with Journal(tmp_path) as journal:
+            found = rolled_out(engine, tokenizer, traces, 2, advance=lambda *n: counts.append(n), journal=journal)
+        if again:
+            assert found == expected
+            assert counts == [(1, 0)] * len(found)
+        expected = found
+        counts.clear()
