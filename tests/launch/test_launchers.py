@@ -17,9 +17,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("gcloud", "xpk", "kubectl", "sbatch", "srun", "scontrol", "make", "python3", "pip")
 # All else that the scripts call. No test sees the PATH of this machine: it may have a real gcloud.
-TOOLS = "bash env git sed dirname hostname mkdir cp rm cat sleep setsid tail wc uname getconf".split()
+TOOLS = ("bash", "env", "git", "sed", "dirname", "hostname", "mkdir", "cp", "rm", "cat", "sleep", "setsid", "tail")
+TOOLS += ("wc", "uname", "getconf")
 # What a shell would break at, were it not quoted.
-GIVEN = ["--config=configs/arithmetic.py:smoke", "--workdir=my runs", "--config.base.path=it's \"$HOME\" & `x`; \\n*"]
+GIVEN = ["--config=configs/arithmetic.py:smoke", "--workdir=my runs", '--config.base.path=it\'s "$HOME" & `x`; \\n*']
 TPU, GKE = ("slice", "--zone=us-east5-b"), ("--cluster=c", "--workload=seed0")
 
 # Says what it was given, and works until it is told to stop, or until a file beside it says otherwise.
@@ -52,7 +53,7 @@ class Place:
         for name in TOOLS:
             (self.stand_ins / name).symlink_to(shutil.which(name) or f"missing {name}")
         self.log.touch()
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "GLORE_"))}
+        self.environment = {name: text for name, text in os.environ.items() if not name.startswith(("GIT_", "GLORE_"))}
         self.environment |= {
             "PATH": str(self.stand_ins),
             "STAND_IN_LOG": str(self.log),
@@ -210,7 +211,9 @@ def test_a_pod_of_gke_hears_that_it_has_to_stop(place: Place):
     assert [line.split()[0] for line in place.calls()] == ["xpk", "pip"]
 
 
-@pytest.mark.parametrize(("end", "code", "requeued"), [("SIGTERM", 143, True), ("broken", 3, False), ("done", 0, False)])
+@pytest.mark.parametrize(
+    ("end", "code", "requeued"), [("SIGTERM", 143, True), ("broken", 3, False), ("done", 0, False)]
+)
 def test_a_job_of_slurm_is_queued_again_where_it_was_told_to_stop(place: Place, end: str, code: int, requeued: bool):
     place.acting()
     folder = place.glore(place.root)
