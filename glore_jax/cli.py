@@ -18,6 +18,7 @@ from rich.text import Text
 from glore_jax import configuration, final_answers, pipeline, progress, workfolder
 from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted
+from glore_jax.parallel import hosts
 
 _EXAMPLES = """\
 examples:
@@ -202,6 +203,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     label.add_argument("--model", required=True, metavar="DIR", help="folder of the language model that continues them")
     label.add_argument("--input", required=True, metavar="FILE,...", help="solutions")
     label.add_argument("--output", required=True, type=Path, metavar="DIR", help="where everything is written")
+    for one in (run, train, label):
+        _add_processes(one)
     audit = made.add_parser("label-report", help="what step labels are worth", description=_LABEL_REPORT)
     audit.add_argument("workdir", type=Path, metavar="DIR", help="work folder of `glore run` or `glore label`")
     check = made.add_parser("check", help="say what a run would take, and what is wrong with it", description=_CHECK)
@@ -252,6 +255,31 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "harness": harness,
         "convert": convert,
     }
+
+
+def _add_processes(parser: _Parser) -> None:
+    """The options of a job of several processes; see `glore_jax.parallel.hosts`."""
+    group = parser.add_argument_group("several processes", "start it on every host with the same words, and these")
+    given = os.environ.get
+    group.add_argument(
+        "--coordinator",
+        default=given("GLORE_COORDINATOR"),
+        metavar="HOST:PORT",
+        help="where process 0 is reached ($GLORE_COORDINATOR)",
+    )
+    for name, metavar, what in (
+        ("processes", "N", "how many there are"),
+        ("process", "I", "which one this is, from 0"),
+    ):
+        variable = f"GLORE_{name.upper()}"
+        default, text = given(variable), f"{what} (${variable})"
+        group.add_argument(f"--{name}", type=int, default=default, metavar=metavar, help=text)
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        default=given("GLORE_DISTRIBUTED") == "1",
+        help="let JAX find these out: TPU pods, Slurm, Open MPI ($GLORE_DISTRIBUTED=1)",
+    )
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -335,15 +363,16 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
     prepare_jax(config)
     from glore_jax import stages  # here: it imports all of JAX, and a mistyped option should not wait for that
 
-    stages.check_settings(config)
-    pipeline.run(
-        config,
-        options.workdir,
-        stages.of(config),
-        only=options.only,
-        start_from=options.start_from,
-        report=stages.print_report,
-    )
+    with hosts.joined(options.coordinator, options.processes, options.process, options.distributed):
+        stages.check_settings(config)
+        pipeline.run(
+            config,
+            options.workdir,
+            stages.of(config),
+            only=options.only,
+            start_from=options.start_from,
+            report=stages.print_report,
+        )
     if late := final_answers.overdue():
         progress.say(f"{late} pairs of answers in LaTeX took too long to compare, and count as different")
 

@@ -1,0 +1,216 @@
+"""The processes of one run: usually one a host, each with devices of its own, all with the same configuration.
+
+Process 0 *leads*: it decides which stage comes next, writes ordinary files and the manifests, and prints. The others
+compute with it and stay silent. All of them see one work folder, on a file system that they share.
+
+What a launcher has to do is to start `glore run` (or `train`, or `label`) N times with the same words and, by options
+or by the environment:
+
+    --coordinator=HOST:PORT   GLORE_COORDINATOR   where process 0 is reached; any port that is free there
+    --processes=N             GLORE_PROCESSES     how many there are
+    --process=I               GLORE_PROCESS       which one this is, from 0
+
+or, where JAX can find these out by itself (TPU pods, Slurm, Open MPI), only
+
+    --distributed             GLORE_DISTRIBUTED=1
+
+An exit code of 75 says that another process died or hangs (`watch`): start all of them again, as few or as many as you
+like, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pickle
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import rich
+
+from glore_jax.errors import InputError
+from glore_jax.interrupts import Interrupted
+from glore_jax.parallel.watch import Watch
+
+T = TypeVar("T")
+
+_START_SECONDS = 300  # that processes wait for the last one to come
+_HEARTBEAT_SECONDS = 55  # after which JAX ends a job by itself; `watch` is quicker, and says more
+_BARRIER_MILLISECONDS = 7 * 24 * 3600 * 1000  # who is waited for works or is missed by `watch`
+_CHUNKS = 1 << 16, 1 << 24  # bytes of each process that are gathered at a time: two shapes to compile
+
+
+class _Group:
+    """Attributes: index, of this process; count; watch, over the others; number, of the next barrier."""
+
+    def __init__(self, index: int = 0, count: int = 1, watch: Watch | None = None):
+        self.index, self.count, self.watch = index, count, watch
+        self.number = itertools.count()
+
+
+_group = _Group()
+
+
+@contextlib.contextmanager
+def joined(
+    coordinator: str | None, processes: int | None, process: int | None, distributed: bool = False
+) -> Iterator[None]:
+    """A block that the processes of a job run together; it begins before any device is touched.
+
+    Where the block fails in one of several processes that process ends here, and soon the others.
+
+    Args:
+      coordinator, processes, process: see above; all None for one process alone.
+      distributed: JAX finds out what is None.
+    """
+    given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
+    missing = [name for name, value in given.items() if value is None]
+    if not distributed and 0 < len(missing) < len(given):
+        raise InputError(f"{', '.join(missing)} missing; give {', '.join(given)} together, or --distributed")
+    if processes == 1 or (missing and not distributed):
+        yield
+        return
+    _start(coordinator, processes, process)
+    try:
+        yield
+    except Interrupted as stop:
+        _fail(stop.exit_code, "", stop.signal.name)
+    except KeyboardInterrupt:
+        _fail(130, "", "SIGINT")
+    except InputError as error:
+        _fail(2, f"error: {error}", str(error))
+    except Exception as error:
+        _fail(1, traceback.format_exc(), f"{type(error).__name__}: {error}")
+    _end()
+
+
+def _start(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Joins the processes of a job; each argument that is None is for JAX to find out.
+
+    Raises:
+      InputError: the arguments do not fit together, or not all processes came.
+    """
+    global _group
+    import jax
+
+    if processes is not None and process is not None and not 0 <= process < processes:
+        raise InputError(
+            f"--process={process}: expected a number from 0 to {processes - 1}, for --processes={processes}"
+        )
+    # Its handler would take SIGTERM away from `interrupts`.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=_START_SECONDS,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        where = f" at {coordinator}" if coordinator else ""
+        raise InputError(
+            f"the processes of this job did not come together{where}: {str(error).splitlines()[0]}. Start as many as "
+            "--processes says, with --process=0 on the host of --coordinator; its port must be free, and open to the "
+            "others"
+        ) from error
+    index, count = jax.process_index(), jax.process_count()
+    watch = Watch(_client(), index, count)
+    watch.start()
+    _group = _Group(index, count, watch)
+    if index:
+        rich.get_console().quiet = True
+
+
+def _client() -> Any:
+    """JAX's connection to the coordinator, for which there is no public name."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def index() -> int:
+    return _group.index
+
+
+def count() -> int:
+    return _group.count
+
+
+def lead() -> bool:
+    """Whether this process writes files and prints."""
+    return _group.index == 0
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """Every N-th of the items, from this process's number on: each item is in the share of one process.
+
+    >>> share([5, 6, 7])
+    [5, 6, 7]
+    """
+    return list(items[_group.index :: _group.count])
+
+
+def barrier(name: str) -> None:
+    """Returns once every process is here."""
+    if _group.count > 1:
+        _client().wait_at_barrier(f"glore/{next(_group.number)}/{name}", _BARRIER_MILLISECONDS)
+
+
+def gather(name: str, value: T) -> list[T]:
+    """What each process hands in, in the order of their numbers, on all of them.
+
+    Args:
+      name: of the barrier that comes first.
+      value: anything that can be pickled.
+    """
+    if _group.count == 1:
+        return [value]
+    barrier(name)  # however long others take: a collective of devices does not wait for hours
+    from jax.experimental.multihost_utils import process_allgather
+
+    data = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8)
+    sizes = [
+        int(high) << 24 | int(low) for high, low in process_allgather(np.array(divmod(len(data), 1 << 24), np.int32))
+    ]
+    chunk = _CHUNKS[max(sizes) > _CHUNKS[0]]
+    found = [bytearray() for _ in sizes]
+    for at in range(0, max(sizes), chunk):
+        mine = data[at : at + chunk]
+        blocks = process_allgather(np.pad(mine, (0, chunk - len(mine))))
+        for whole, size, block in zip(found, sizes, blocks, strict=True):
+            whole += block[: max(0, min(chunk, size - at))].tobytes()
+    return [pickle.loads(whole) for whole in found]
+
+
+def of_lead(name: str, value: T) -> T:
+    """What process 0 hands in, on all of them: for decisions that all have to take alike."""
+    return gather(name, value if lead() else None)[0]  # type: ignore[return-value]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so; all ask at the same place, such as every few steps of a training."""
+    if _group.count == 1:
+        return flag
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(np.any(process_allgather(np.array(flag))))
+
+
+def _fail(code: int, message: str, reason: str) -> None:
+    """Ends this process and the job; an orderly end would wait for the others, who may wait for this one."""
+    sys.stdout.flush()
+    assert _group.watch is not None
+    _group.watch.fail(code, message, reason.splitlines()[0] if reason else "")
+
+
+def _end() -> None:
+    import jax
+
+    assert _group.watch is not None
+    barrier("end")
+    _group.watch.stop()
+    jax.distributed.shutdown()
