@@ -1,16 +1,13 @@
 """What a run would take, from its configuration: counted on problems and shapes, before anything is computed.
 
-Weights are not read, and no array of the model is made (`jax.eval_shape`). What depends on what the student will
-write is counted at most: drafts as long as `sampling.max_new_tokens`, every trace that may be labelled wrong, and as
-many steps in it as a worked solution has.
+Weights are not read, and no array of the model is made (`jax.eval_shape`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,32 +26,13 @@ from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 from glore_jax.progress import number, say, size
+from glore_jax.records import Problem
 from glore_jax.sampling import memory as sampling_memory
-from glore_jax.stages import artifacts, config_keys, taking_base
+from glore_jax.stages import artifacts, config_keys, counting, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
 from glore_jax.training import adaptation, optimizer
 from glore_jax.training.batches import Example
-
-_PREFIXES = 8  # of a draft, where no worked solution says how many there are
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What a stage has to do, at most.
-
-    Attributes:
-      samples: sequences that are sampled.
-      written: tokens of these.
-      steps: of training, all rounds together.
-      trained: tokens in the rows of these steps, padding included.
-    """
-
-    stage: str
-    samples: int = 0
-    written: int = 0
-    steps: int = 0
-    trained: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +53,7 @@ class Plan:
     parameters: int
     problems: dict[str, int]
     too_long: int
-    work: list[Work]
+    work: list[counting.Work]
     rollouts: int
     learning: dict[str, int]
     training: dict[str, int]
@@ -98,7 +76,7 @@ def check(config: Any) -> None:
         say(f"memory of {name} on each device, activations aside: {size(sum(parts.values()))} ({listed})")
     if made.too_long:
         say(f"{number(made.too_long)} worked solutions are longer than a row of sft.train and will be left out")
-    table = Table("stage", "samples", "tokens written", "steps", "tokens trained on", title="at most")
+    table = Table("stage", "samples", "tokens written", "steps", "tokens trained on", "sources", title="at most")
     for work in made.work:
         table.add_row(work.stage, *(number(count) if count else "" for count in dataclasses.astuple(work)[1:]))
     rich.get_console().print(table)
@@ -126,15 +104,28 @@ def plan(config: Any) -> Plan:
     kept = [e for e in examples if len(e) <= config.sft.train.row_length]
     if examples and not kept:
         raise InputError(f"sft: all {len(examples)} worked solutions are longer than a row; raise sft.train.row_length")
-    counts = {name: len(found) for name, found in rows.items()}
-    rollouts = _rollouts(config, [len(formats.split_steps(p.solution)) for p in rows["train"] if p.solution], counts)
+    given = _given(config, rows, kept, longest)
     params = jax.eval_shape(lambda key: decoder.init(Decoder(model), key), jax.random.key(0))
     learning, training = _training_memory(config, model, params, tokenizer)
     memory = training, _sampling_memory(config, model, params)
     _check_memory(*memory)
     numbers = sum(x.size for x in jax.tree.leaves(params))
-    work = list(_work(config, counts, kept, longest, rollouts))
-    return Plan(model, numbers, counts, len(examples) - len(kept), work, rollouts, learning, *memory)
+    work, rollouts = list(counting.of_stages(config, given)), counting.rollouts(config, given)
+    return Plan(model, numbers, given.problems, len(examples) - len(kept), work, rollouts, learning, *memory)
+
+
+def _given(config: Any, rows: Mapping[str, Sequence[Problem]], gold: Sequence[Example], longest: int) -> counting.Given:
+    """What is known of problems that are there.
+
+    Args:
+      gold: worked solutions of train that are trained on.
+      longest: tokens of the longest question.
+    """
+    steps = [len(formats.split_steps(p.solution)) for p in rows["train"] if p.solution]
+    prefixes = sum(steps) / len(steps) - 1 if steps else counting.STEPS
+    written = sum(map(len, gold))
+    draft = written / len(gold) if gold else longest + config.sampling.max_new_tokens
+    return counting.Given({name: len(found) for name, found in rows.items()}, prefixes, written, draft)
 
 
 def _trainings(config: Any) -> dict[str, Any]:
@@ -185,50 +176,6 @@ def _check_lengths(config: Any, model: DecoderConfig, longest: int) -> None:
     for name, length in lengths.items():
         if model.max_positions and length > model.max_positions:
             raise InputError(f"{name}: {length} tokens, and the model was made for {model.max_positions}; lower it")
-
-
-def _rollouts(config: Any, steps: Sequence[int], counts: dict[str, int]) -> int:
-    """Verifying traces: K from each prefix of each wrong trace (and of each right one, without propagation)."""
-    settings = config.labels
-    traces = settings.wrong_per_problem + (0 if settings.propagation else settings.right_per_problem)
-    labelled = min(settings.problems or counts["train"], counts["train"])
-    prefixes = sum(steps) / len(steps) - 1 if steps else _PREFIXES
-    each = max(prefixes, 1) * (settings.rollouts + settings.boundary_rollouts)
-    return math.ceil(labelled * min(traces, config.traces.per_problem) * each)
-
-
-def _work(config: Any, counts: dict[str, int], gold: Sequence[Example], longest: int, rollouts: int) -> Iterator[Work]:
-    """The work of each stage that samples or trains."""
-    c, new = config, config.sampling.max_new_tokens
-    train, dev, test = (counts[name] for name in artifacts.SPLITS)
-    written = sum(map(len, gold))
-    draft = written / len(gold) if gold else longest + new  # tokens of a question with a draft
-
-    def work(stage: str, samples: int, settings: Any = None, tokens: float = 0, rounds: int = 1) -> Work:
-        if settings is None:
-            return Work(stage, samples, samples * new)
-        room = settings.rows * settings.row_length
-        steps = rounds * (settings.steps or max(1, math.ceil(settings.epochs * tokens / room)))
-        return Work(stage, samples, samples * new, steps, steps * room)
-
-    yield work("sft", dev, c.sft.train, written) if gold else work("sft", dev)
-    e = c.expert_iteration
-    samples = dev + e.rounds * (train * e.samples + dev)
-    yield work("expert_iteration", samples, e.train, written + train * e.samples * draft, e.rounds)
-    traces = train * c.traces.per_problem
-    yield work("traces", traces)
-    yield work("labels", rollouts)
-    labelled = min(c.labels.problems or train, train)
-    chosen = min(traces, labelled * (c.labels.wrong_per_problem + c.labels.right_per_problem))
-    for name, settings, count in (("orm", c.orm, traces), ("orm_balanced", c.orm, traces), ("sorm", c.sorm, chosen)):
-        yield work(name, 0, settings.train, count * draft)
-    wrong = labelled * c.labels.wrong_per_problem * c.refiner.local_pairs
-    pairs = {"global_refiner": traces * c.refiner.global_pairs, "local_refiner": wrong}
-    for name, count in (*pairs.items(), ("value_refiner", pairs["global_refiner"])):
-        yield work(name, 0, c.refiner.train, count * 2 * draft)
-    yield work("tuning", dev * 4)  # both students' drafts, and two rewrites
-    walks = 5 if tasks.oracle(c.task.name) is None else 6  # and those of the other rows of the table
-    yield work("test", test * (walks + c.evaluation.samples))
 
 
 def _bytes(tree: Any) -> int:

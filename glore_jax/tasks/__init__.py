@@ -47,6 +47,15 @@ def load(task: Any) -> Splits:
     raise InputError(f"task.name={task.name!r}: unknown task; there are arithmetic, jsonl, {' and '.join(_PUBLISHED)}")
 
 
+def sizes(task: Any) -> dict[str, int]:
+    """How many problems each split has; of published data sets, which are not read, about."""
+    if task.name not in _PUBLISHED:
+        splits = load(task)
+        return {split: len(getattr(splits, split)) for split in ("train", "dev", "test")}
+    found = _PUBLISHED[task.name].SIZES
+    return {split: min(_limit(task, split) or size, size) for split, size in found.items()}
+
+
 def _limit(task: Any, split: str) -> int | None:
     """How many problems of a split are used, the first ones; None for all of them."""
     if task[split] < 0:

@@ -60,6 +60,9 @@ DATA_SET = published.DataSet(
 )
 
 
+SIZES = {"train": 600, "dev": 100, "test": 300}  # of 1,000; see `load`
+
+
 def problem(number: int, row: published.Row) -> Problem:
     """An entry as a problem; its equation, an operation a line, is the worked solution.
 

@@ -15,7 +15,7 @@ from glore_jax.stages import config_keys
 ROOT = Path(__file__).parents[2]
 PATH = Path(__file__).with_suffix(".json")
 KEYS = ROOT / "glore_jax" / "assets" / config_keys.PLACE
-MODELS = ("llama2_7b", "llama2_13b", "llama3_8b", "qwen2_5_7b", "qwen3_8b", "gemma3_12b", "mistral_7b")
+MODELS = ("llama2_7b", "llama2_13b", "llama2_70b", "llama3_8b", "qwen2_5_7b", "qwen3_8b", "gemma3_12b", "mistral_7b")
 PUBLISHED = ("gsm8k.py", *(f"gsm8k_{model}.py" for model in MODELS), "svamp.py", "svamp_llama2_7b.py")
 PINNED = (
     "arithmetic.py",
