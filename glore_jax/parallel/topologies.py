@@ -7,6 +7,7 @@ The size of a v5p counts cores, of which a chip has two that compile as one devi
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import os
 import re
@@ -114,13 +115,11 @@ def devices(slice_: Slice) -> list[Any]:
     """
     from jax.experimental import topologies
 
-    try:
-        import libtpu  # noqa: F401
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("libtpu") is None:
         raise InputError(
             "compiling for a TPU needs its compiler (libtpu); install it with: pip install 'glore_jax[tpu-compile]' "
             "(in a checkout: .venv/bin/python -m pip install -e '.[tpu-compile]'), on Linux"
-        ) from error
+        )
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is taken, so processes need not wait in line
     few = {"chips_per_host_bounds": (1, 1, 1)} if slice_.chips == 1 else {}
     try:
