@@ -44,6 +44,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import rules
 from glore_jax.progress import say, size
 from glore_jax.sampling import decode, kv_cache
@@ -131,7 +132,7 @@ class Sampler:
         self.model, self.machine, self.mesh = Decoder(config), machine, mesh_of(machine)
         self.prefix_columns, self.ring = prefix_columns, ring
         tokens = jnp.zeros((1, 8), jnp.int32)
-        boxed = jax.eval_shape(self.model.init, jax.random.key(0), tokens, tokens, jnp.ones((1, 8, 8), bool))["params"]
+        boxed = jax.eval_shape(self.model.init, jax.random.key(0), tokens, tokens, Visibility(tokens))["params"]
         shapes = nn.meta.unbox(boxed)
         self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(config.dtype)), shapes)
         self.params_at = rules.of_params(boxed, self.mesh, rules.TENSOR_RULES)

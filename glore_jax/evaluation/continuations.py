@@ -14,6 +14,7 @@ import numpy as np
 from glore_jax.errors import InputError
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder
+from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 from glore_jax.parallel.rows import batches
@@ -93,8 +94,8 @@ def _read(
     positions_BxT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
     inside_BxT = positions_BxT < length_B[:, None]
     both_ways = positions_BxT < given_B[:, None] - 1 if model.config.prefix_lm else None
-    mask_BxTxT = decoder.causal_mask(inside_BxT.astype(jnp.int32), both_ways)
-    hidden_BxTxD, _ = model.apply({"params": params}, inputs_BxT, positions_BxT, mask_BxTxT)
+    visible = Visibility(inside_BxT.astype(jnp.int32), both_ways)
+    hidden_BxTxD, _ = model.apply({"params": params}, inputs_BxT, positions_BxT, visible)
 
     def at_position(hidden_and_target: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         hidden_BxD, target_B = hidden_and_target

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glore_jax.models import decoder, value_head
+from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 from glore_jax.parallel.rows import batches
@@ -99,9 +100,9 @@ def _values(
     B, T = tokens_BxT.shape
     positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
     both_ways = positions < prompt_B[:, None] - 1 if model.config.prefix_lm else None
-    mask = decoder.causal_mask((positions < length_B[:, None]).astype(jnp.int32), both_ways)
+    visible = Visibility((positions < length_B[:, None]).astype(jnp.int32), both_ways)
     written = (positions >= prompt_B[:, None]) & (positions < length_B[:, None])
-    return jax.nn.sigmoid(value_head.read(model, params, tokens_BxT, positions, mask, written)[0])
+    return jax.nn.sigmoid(value_head.read(model, params, tokens_BxT, positions, visible, written)[0])
 
 
 @dataclasses.dataclass(frozen=True)

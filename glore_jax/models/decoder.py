@@ -4,9 +4,9 @@ Pre-norm (RMSNorm), rotary positions, grouped-query attention, a gated feed-forw
 Qwen and Gemma add to it (windows, biases, norms of queries and keys, soft caps, ...) is a field of `DecoderConfig`
 each, and costs nothing where it is off. `models.families` has the fields of each family.
 
-The model knows nothing of prompts, slots or packing: callers hand in positions and a mask, and for decoding a cache
-with the column to write. Layers are unrolled and each has a cache of its own, because on a CPU a scan over
-layers with one stacked cache is about three times slower to decode with.
+The model knows nothing of prompts, slots or packing: callers hand in positions and which tokens see which, and for
+decoding a cache with the column to write. Layers are unrolled and each has a cache of its own, because on a CPU a scan
+over layers with one stacked cache is about three times slower to decode with.
 
 Shape suffixes: B rows, T tokens, S cache columns, D model, N query heads, K key heads,
 G = N / K query heads a key head, H head size, F feed-forward, V vocabulary.
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from glore_jax.models import attention, rotary
 from glore_jax.models.attention import soft_cap
 from glore_jax.models.rotary import rotate
+from glore_jax.models.visibility import Visibility
 
 Cache = list[dict[str, jax.Array]]
 ACTIVATIONS = {"silu": nn.silu, "gelu_tanh": lambda x: nn.gelu(x, approximate=True)}
@@ -206,13 +207,16 @@ class FeedForward(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`apply({"params": params}, tokens_BxT, positions_BxT, mask_BxTxS, cache, column, key_positions_BxS)`.
+    """`apply({"params": params}, tokens_BxT, positions_BxT, visible, cache, column, key_positions_BxS)`.
 
     Returns the final hidden states [B, T, D] and the updated cache (None without one). Heads
     (`logits`, `models.value_head`) are applied to the positions that need them.
 
-    Key positions say at which position each cache column stands, for layers with a window. They may be left out
-    without a cache: the keys are then the tokens themselves.
+    What is `visible` is a `Visibility` where the rows are whole, the cache, if there is one, being filled from its
+    first column on; or a mask [B, T, S] of the cache's columns, or of the tokens themselves.
+
+    Key positions say at which position each cache column stands, for masks and layers with a window. They may be left
+    out without a cache.
     """
 
     config: DecoderConfig
@@ -237,13 +241,17 @@ class Decoder(nn.Module):
         self,
         tokens_BxT: jax.Array,
         positions_BxT: jax.Array,
-        mask_BxTxS: jax.Array,
+        visible: jax.Array | Visibility,
         cache: Cache | None = None,
         column: jax.Array | None = None,
         key_positions_BxS: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         c = self.config
-        masks = _windowed(c, mask_BxTxS, positions_BxT, positions_BxT if cache is None else key_positions_BxS)
+        if isinstance(visible, Visibility):
+            masks = {window: visible.mask(window) for window in sorted({c.window(i) for i in range(c.num_layers)})}
+            column = jnp.zeros((), jnp.int32)
+        else:
+            masks = _windowed(c, visible, positions_BxT, positions_BxT if cache is None else key_positions_BxS)
         # The residual stream stays float32: in bfloat16 small branches are rounded away, and learning takes longer.
         x = jnp.take(self.embedding, tokens_BxT, axis=0).astype(jnp.float32)
         if c.scale_embedding:
@@ -285,15 +293,15 @@ def read(model: Decoder, tokens_BxT: jax.Array) -> jax.Array:
       ValueError: a prefix LM, which has to know what of a sequence it was given.
     """
     if model.config.prefix_lm:
-        raise ValueError("a model with prefix_lm cannot be called on tokens alone; call its decoder with a mask")
+        raise ValueError("a model with prefix_lm cannot be called on tokens alone; call its decoder")
     positions_BxT = jnp.broadcast_to(jnp.arange(tokens_BxT.shape[1], dtype=jnp.int32)[None, :], tokens_BxT.shape)
-    return model(tokens_BxT, positions_BxT, causal_mask(jnp.ones_like(tokens_BxT)))[0]
+    return model(tokens_BxT, positions_BxT, Visibility(jnp.ones_like(tokens_BxT)))[0]
 
 
 def init(model: Decoder, key: jax.Array) -> Any:
     """Random parameters as plain arrays, without their axis names."""
     tokens = jnp.zeros((1, 8), jnp.int32)
-    return nn.meta.unbox(model.init(key, tokens, tokens, jnp.ones((1, 8, 8), bool))["params"])
+    return nn.meta.unbox(model.init(key, tokens, tokens, Visibility(tokens))["params"])
 
 
 def logits(params: Any, hidden: jax.Array, model: Any = None) -> jax.Array:
@@ -322,23 +330,3 @@ def _windowed(
         apart_BxTxS = jnp.abs(positions_BxT[:, :, None] - key_positions_BxS[:, None, :])
         masks[window] = mask_BxTxS & (apart_BxTxS < window)
     return masks
-
-
-def causal_mask(segments_BxT: jax.Array, prefix_BxT: jax.Array | None = None) -> jax.Array:
-    """Attention mask [B, T, T] of packed rows: causal within a segment, none across.
-
-    Segment 0 is padding. Where `prefix_BxT` is true a position is also seen by every earlier
-    position of its own prefix: the bidirectional source of a prefix language model.
-
-    >>> causal_mask(jnp.array([[1, 1, 2, 0]]))[0].astype(int)
-    Array([[1, 0, 0, 0],
-           [1, 1, 0, 0],
-           [0, 0, 1, 0],
-           [0, 0, 0, 1]], dtype=int32)
-    """
-    T = segments_BxT.shape[1]
-    same = segments_BxT[:, :, None] == segments_BxT[:, None, :]
-    seen = jnp.tril(jnp.ones((T, T), bool))[None]
-    if prefix_BxT is not None:
-        seen = seen | (prefix_BxT[:, :, None] & prefix_BxT[:, None, :])
-    return same & seen

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder
+from glore_jax.models.visibility import Visibility
 
 _FIRST_GATE = -1.0  # softplus(-1) = 0.31 for a nat of any token
 
@@ -59,7 +60,7 @@ def nats(logits_BxTxV: jax.Array, tokens_BxT: jax.Array, written_BxT: jax.Array)
 
 
 def read(
-    model: Decoder, params: Any, tokens_BxT: jax.Array, positions_BxT: jax.Array, mask_BxTxT: jax.Array,
+    model: Decoder, params: Any, tokens_BxT: jax.Array, positions_BxT: jax.Array, visible: Visibility,
     written_BxT: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Value logits [B, T], and the surprise [B, T] in nats at the tokens of solutions.
@@ -70,12 +71,12 @@ def read(
       params: `{"decoder": ..., "value_head": ...}`.
       written_BxT: the tokens of solutions.
     """
-    hidden_BxTxD, _ = model.apply({"params": params["decoder"]}, tokens_BxT, positions_BxT, mask_BxTxT)
+    hidden_BxTxD, _ = model.apply({"params": params["decoder"]}, tokens_BxT, positions_BxT, visible)
     head = params["value_head"]
     values_BxT = apply(head, hidden_BxTxD)
     nats_BxT = nats(decoder.logits(params["decoder"], hidden_BxTxD, model), tokens_BxT, written_BxT)
     if "gate" in head:
-        values_BxT += surprise(head, hidden_BxTxD, jax.lax.stop_gradient(nats_BxT), mask_BxTxT)
+        values_BxT += surprise(head, hidden_BxTxD, jax.lax.stop_gradient(nats_BxT), visible.mask())
     return values_BxT, nats_BxT
 
 

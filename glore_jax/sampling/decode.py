@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from glore_jax.models import decoder
+from glore_jax.models.visibility import Visibility
 from glore_jax.sampling import draws, kv_cache
 
 
@@ -110,9 +111,8 @@ def prefill(
     positions = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32)[None, :], (P, S))
     inside = positions < length_P[:, None]
     both_ways = positions < prompt_P[:, None] - 1 if model.config.prefix_lm else None
-    mask = decoder.causal_mask(inside.astype(jnp.int32), both_ways)
-    cache = kv_cache.zeros(model.config, P, S)
-    _, cache = model.apply({"params": params}, tokens_PxS, positions, mask, cache, jnp.zeros((), jnp.int32), positions)
+    visible = Visibility(inside.astype(jnp.int32), both_ways)
+    _, cache = model.apply({"params": params}, tokens_PxS, positions, visible, kv_cache.zeros(model.config, P, S))
     return cache
 
 

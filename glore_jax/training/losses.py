@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from glore_jax.models import decoder, value_head
+from glore_jax.models.visibility import Visibility
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -21,8 +22,8 @@ Sums = dict[str, jax.Array]
 
 def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
     """Cross-entropy of the next token (nats), on target positions."""
-    mask = decoder.causal_mask(batch["segments"], batch["prefix"])
-    hidden_BxTxD, _ = model.apply({"params": params["decoder"]}, batch["tokens"], batch["positions"], mask)
+    visible = _visible(model, batch)
+    hidden_BxTxD, _ = model.apply({"params": params["decoder"]}, batch["tokens"], batch["positions"], visible)
     logits_BxTxV = decoder.logits(params["decoder"], hidden_BxTxD, model)
     targets_BxT = batch["targets"].astype(jnp.int32)
     # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
@@ -40,11 +41,14 @@ def value(model: decoder.Decoder, params: Any, batch: Batch, language: float = 0
       language: weight of the surprise at each token of a solution, beside 1 for a label. It keeps the decoder the
         language model that it was, without which a value model learns the few questions it has by heart.
     """
-    mask = decoder.causal_mask(batch["segments"], batch["prefix"])
     logits_BxT, surprise_BxT = value_head.read(
-        model, params, batch["tokens"], batch["positions"], mask, batch["written"]
+        model, params, batch["tokens"], batch["positions"], _visible(model, batch), batch["written"]
     )
     nats_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, batch["targets"])
     right_BxT = ((logits_BxT >= 0) == (batch["targets"] >= 0.5)).astype(jnp.float32)
     total = jnp.sum(nats_BxT * batch["weights"]) + language * jnp.sum(surprise_BxT)
     return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}
+
+
+def _visible(model: decoder.Decoder, batch: Batch) -> Visibility:
+    return Visibility(batch["segments"], batch["prefix"] if model.config.prefix_lm else None)

@@ -13,6 +13,7 @@ import tiny
 
 from glore_jax.method import base_model
 from glore_jax.models import decoder
+from glore_jax.models.visibility import Visibility
 from glore_jax.sampling import kv_cache
 
 CLOSE = {"atol": 2e-5, "rtol": 2e-5}
@@ -23,16 +24,18 @@ def apply(model: Any, params: Any, *arguments: Any) -> Any:
     return model.apply({"params": params}, *arguments)
 
 
-def forward(tokens: Any, positions: Any = None, mask: Any = None, model: Any = None, params: Any = None) -> np.ndarray:
-    """Hidden states [B, T, D]; positions count up and the mask is causal unless given."""
+def forward(
+    tokens: Any, positions: Any = None, visible: Any = None, model: Any = None, params: Any = None
+) -> np.ndarray:
+    """Hidden states [B, T, D]; positions count up and tokens are read causally unless given."""
     if model is None:
         model, params = tiny.random_decoder()
     tokens = jnp.asarray(tokens, jnp.int32)
     if positions is None:
         positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    if mask is None:
-        mask = decoder.causal_mask(jnp.ones_like(tokens))
-    hidden, cache = apply(model, params, tokens, jnp.asarray(positions, jnp.int32), jnp.asarray(mask))
+    if visible is None:
+        visible = Visibility(jnp.ones_like(tokens))
+    hidden, cache = apply(model, params, tokens, jnp.asarray(positions, jnp.int32), visible)
     assert cache is None
     return np.asarray(hidden)
 
@@ -118,7 +121,7 @@ def test_packed_rows_equal_separate_rows():
     packed = np.concatenate([a, b, [0, 0]])[None]
     positions = np.concatenate([np.arange(5), np.arange(4), [0, 0]])[None]
     segments = np.array([[1] * 5 + [2] * 4 + [0] * 2])
-    hidden = forward(packed, positions, decoder.causal_mask(jnp.asarray(segments)))[0]
+    hidden = forward(packed, positions, Visibility(jnp.asarray(segments)))[0]
     np.testing.assert_allclose(hidden[:5], forward(a[None])[0], **CLOSE)
     np.testing.assert_allclose(hidden[5:9], forward(b[None])[0], **CLOSE)
     assert np.isfinite(hidden).all()  # padding too
@@ -146,16 +149,16 @@ def test_a_prefix_is_read_in_both_directions():
         [0, 0, 0, 0, 1, 0],
         [0, 0, 0, 0, 1, 1],
     ]
-    mask = decoder.causal_mask(segments, prefix)
-    np.testing.assert_array_equal(mask[0].astype(int), expected)
+    visible = Visibility(segments, prefix)
+    np.testing.assert_array_equal(visible.mask()[0].astype(int), expected)
     tokens = random_tokens(1, 6)
     changed = tokens.copy()
     changed[0, 1] = 3 + (changed[0, 1] - 2) % (tiny.VOCAB - 3)
-    apart = np.abs(forward(changed, mask=mask)[0] - forward(tokens, mask=mask)[0]).max(-1)
+    apart = np.abs(forward(changed, visible=visible)[0] - forward(tokens, visible=visible)[0]).max(-1)
     assert (apart[:4] > 1e-4).all()  # position 0 reads position 1 of its own prefix
     assert (apart[4:] == 0).all()  # another segment does not
-    no_prefix = decoder.causal_mask(segments, jnp.zeros_like(prefix))
-    np.testing.assert_array_equal(no_prefix, decoder.causal_mask(segments))
+    no_prefix = Visibility(segments, jnp.zeros_like(prefix))
+    np.testing.assert_array_equal(no_prefix.mask(), Visibility(segments).mask())
 
 
 def test_grouped_heads_equal_repeated_heads():
@@ -192,8 +195,8 @@ def test_half_precision_is_near_and_keeps_float32_logits():
     _, params = tiny.random_decoder()
     half = decoder.Decoder(tiny.decoder_config(dtype="bfloat16"))
     tokens = random_tokens(1, 6)
-    mask = decoder.causal_mask(jnp.ones((1, 6)))
-    hidden, _ = apply(half, params, jnp.asarray(tokens, jnp.int32), jnp.arange(6)[None], mask)
+    visible = Visibility(jnp.ones((1, 6), jnp.int32))
+    hidden, _ = apply(half, params, jnp.asarray(tokens, jnp.int32), jnp.arange(6)[None], visible)
     assert hidden.dtype == jnp.bfloat16
     assert decoder.logits(params, hidden).dtype == jnp.float32
     np.testing.assert_allclose(hidden.astype(jnp.float32), forward(tokens), atol=0.15)
@@ -202,7 +205,7 @@ def test_half_precision_is_near_and_keeps_float32_logits():
 def test_every_parameter_names_its_axes():
     model = decoder.Decoder(tiny.decoder_config())
     tokens = jnp.zeros((1, 4), jnp.int32)
-    boxed = jax.eval_shape(model.init, jax.random.key(0), tokens, tokens, jnp.ones((1, 4, 4), bool))["params"]
+    boxed = jax.eval_shape(model.init, jax.random.key(0), tokens, tokens, Visibility(tokens))["params"]
     boxes = jax.tree.leaves(boxed, is_leaf=lambda x: hasattr(x, "names"))
     assert all(len(box.names) == box.value.ndim for box in boxes)
     names = {name for box in boxes for name in box.names}

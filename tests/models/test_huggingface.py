@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from glore_jax.errors import InputError
 from glore_jax.models import decoder, families, huggingface, tensors
 from glore_jax.models.decoder import CausalLM, DecoderConfig
+from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import mesh as meshes
 
 BFLOAT16 = np.dtype(jnp.bfloat16)
@@ -310,11 +311,11 @@ def test_a_small_model_of_the_project_leaves_as_a_llama(tmp_path: Path):
     jax.tree.map(np.testing.assert_array_equal, found, params)
     assert set(load_file(tmp_path / "made" / "model.safetensors")) == set(tensors.find(tmp_path / "made"))
     tokens = jnp.asarray([[5, 6, 7]])
-    positions, mask = jnp.arange(3)[None], decoder.causal_mask(jnp.ones_like(tokens))
+    positions, visible = jnp.arange(3)[None], Visibility(jnp.ones_like(tokens))
 
     @jax.jit
     def expected(params: Any) -> jax.Array:
-        return decoder.logits(params, model.apply({"params": params}, tokens, positions, mask)[0])
+        return decoder.logits(params, model.apply({"params": params}, tokens, positions, visible)[0])
 
     np.testing.assert_array_equal(call(again, found, tokens), expected(params))
 

@@ -11,6 +11,7 @@ from glore_jax.method import base_model
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Attention, Decoder, DecoderConfig, FeedForward, RMSNorm, rotate
 from glore_jax.models.recall_init import LOOKUPS, OFFSETS
+from glore_jax.models.visibility import Visibility
 
 SIZES = {"d_model": 64, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2, "head_dim": 32, "d_ff": 128}
 CONFIG = DecoderConfig(vocab_size=96, rope_theta=100_000.0, **SIZES)
@@ -24,7 +25,7 @@ def attention(layer: int, tokens: list[int], at: int) -> np.ndarray:
     norm = RMSNorm(c.norm_eps, c.dtype)
     ones = {"params": {"scale": jnp.ones(c.d_model)}}
     positions = jnp.arange(len(tokens), dtype=jnp.int32)[None]
-    mask = decoder.causal_mask(jnp.ones_like(positions))
+    mask = Visibility(jnp.ones_like(positions)).mask()
     for i in range(layer):
         x += Attention(c).apply({"params": PARAMS[f"attention_{i}"]}, norm.apply(ones, x), positions, mask, None, None)[
             0

@@ -14,6 +14,7 @@ import tiny
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Attention, Decoder
 from glore_jax.models.rotary import rotate, slowed
+from glore_jax.models.visibility import Visibility
 from glore_jax.sampling import kv_cache
 from glore_jax.training import losses
 
@@ -24,8 +25,8 @@ WINDOWED = Decoder(tiny.decoder_config(layer_windows=(WINDOW, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def forward(model: Decoder, tokens: Any, positions: Any, mask: Any) -> jax.Array:
-    return model.apply({"params": PARAMS}, tokens, positions, mask)[0]
+def forward(model: Decoder, tokens: Any, positions: Any, visible: Any) -> jax.Array:
+    return model.apply({"params": PARAMS}, tokens, positions, visible)[0]
 
 
 def row(length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,9 +34,9 @@ def row(length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return tokens, np.arange(length, dtype=np.int32)[None]
 
 
-def all_layers(tokens: np.ndarray, positions: np.ndarray, mask: Any) -> np.ndarray:
+def all_layers(tokens: np.ndarray, positions: np.ndarray, visible: Any) -> np.ndarray:
     model = Decoder(tiny.decoder_config(layer_windows=(WINDOW, WINDOW)))
-    return np.asarray(forward(model, tokens, positions, mask))
+    return np.asarray(forward(model, tokens, positions, visible))
 
 
 @pytest.mark.parametrize("prefix", [0, 6])
@@ -43,47 +44,49 @@ def test_a_window_counts_positions_to_both_sides(prefix: int):
     """All layers with a window are all layers with a mask that has the window in it."""
     tokens, positions = row(9)
     both_ways = jnp.asarray(positions < prefix) if prefix else None
-    mask = decoder.causal_mask(jnp.ones_like(tokens), both_ways)
+    visible = Visibility(jnp.ones_like(tokens), both_ways)
     q, k = np.arange(9)[:, None], np.arange(9)[None, :]
     by_hand = (abs(q - k) < WINDOW) & ((k <= q) | ((q < prefix) & (k < prefix)))
     plain = Decoder(tiny.decoder_config())
     expected = forward(plain, tokens, positions, by_hand[None])
-    np.testing.assert_allclose(all_layers(tokens, positions, mask), expected, **CLOSE)
-    assert np.abs(forward(plain, tokens, positions, mask) - expected).max() > 1e-2
+    np.testing.assert_allclose(all_layers(tokens, positions, visible), expected, **CLOSE)
+    assert np.abs(forward(plain, tokens, positions, visible) - expected).max() > 1e-2
 
 
 def test_two_layers_see_two_windows_back():
     tokens, positions = row(9)
-    mask = decoder.causal_mask(jnp.ones_like(tokens))
-    before = all_layers(tokens, positions, mask)
+    visible = Visibility(jnp.ones_like(tokens))
+    before = all_layers(tokens, positions, visible)
     changed = tokens.copy()
     changed[0, 1] = 3 + (changed[0, 1] - 2) % (tiny.VOCAB - 3)
-    apart = np.abs(all_layers(changed, positions, mask) - before).max(-1)[0]
+    apart = np.abs(all_layers(changed, positions, visible) - before).max(-1)[0]
     assert (apart[1:6] > 1e-5).all() and (apart[6:] == 0).all()  # 1 + 2 * (WINDOW - 1) is the last
-    half = np.abs(forward(WINDOWED, changed, positions, mask) - forward(WINDOWED, tokens, positions, mask)).max(-1)[0]
+    half = np.abs(forward(WINDOWED, changed, positions, visible) - forward(WINDOWED, tokens, positions, visible)).max(
+        -1
+    )[0]
     assert (half[1:] > 1e-6).all()  # the other layer sees everything
 
 
 def test_packed_rows_with_windows_equal_separate_rows():
     (a, at), (b, bt) = row(6), row(5, seed=1)
     tokens, positions = np.concatenate([a, b, [[0, 0]]], axis=1), np.concatenate([at, bt, [[0, 0]]], axis=1)
-    mask = decoder.causal_mask(jnp.asarray([[1] * 6 + [2] * 5 + [0] * 2]))
-    packed = np.asarray(forward(WINDOWED, tokens.astype(np.int32), positions.astype(np.int32), mask))
+    visible = Visibility(jnp.asarray([[1] * 6 + [2] * 5 + [0] * 2]))
+    packed = np.asarray(forward(WINDOWED, tokens.astype(np.int32), positions.astype(np.int32), visible))
     for (t, p), span in (((a, at), slice(0, 6)), ((b, bt), slice(6, 11))):
-        alone = forward(WINDOWED, t, p, decoder.causal_mask(jnp.ones_like(t)))
+        alone = forward(WINDOWED, t, p, Visibility(jnp.ones_like(t)))
         np.testing.assert_allclose(packed[:, span], alone, **CLOSE)
     assert np.isfinite(packed).all()
 
 
 def test_a_prefix_lm_is_not_called_on_tokens_alone():
     model = decoder.CausalLM(Decoder(tiny.decoder_config(prefix_lm=True)))
-    with pytest.raises(ValueError, match="call its decoder with a mask"):
+    with pytest.raises(ValueError, match="call its decoder"):
         model.apply({"params": PARAMS}, row(3)[0])
 
 
 def test_a_cache_needs_the_positions_of_its_columns():
     tokens, positions = row(4)
-    mask = decoder.causal_mask(jnp.ones_like(tokens))
+    mask = Visibility(jnp.ones_like(tokens)).mask()
     cache = kv_cache.zeros(WINDOWED.config, 1, 4)
     with pytest.raises(ValueError, match="needs the key positions of its cache"):
         WINDOWED.apply({"params": PARAMS}, tokens, positions, mask, cache, jnp.int32(0))
@@ -116,7 +119,7 @@ def test_the_language_loss_is_on_capped_logits():
     batch = {"tokens": tokens, "positions": positions, "segments": np.ones_like(tokens), "prefix": tokens < 0}
     batch |= {"targets": tokens.astype(np.float32), "weights": np.ones((1, 5), np.float32)}
     total, _ = jax.jit(losses.language, static_argnums=0)(capped, {"decoder": PARAMS}, batch)
-    hidden = forward(capped, tokens, positions, decoder.causal_mask(jnp.ones_like(tokens)))
+    hidden = forward(capped, tokens, positions, Visibility(jnp.ones_like(tokens)))
     logits = 0.5 * np.tanh(np.asarray(decoder.logits(PARAMS, hidden), np.float64)[0] / 0.5)
     nats = np.log(np.exp(logits).sum(-1)) - logits[np.arange(5), tokens[0]]
     assert float(total) == pytest.approx(nats.sum(), rel=1e-5)
@@ -136,7 +139,7 @@ def test_layers_with_a_window_turn_by_their_own_base():
     config = tiny.decoder_config(layer_windows=(WINDOW, 0), local_rope_theta=10.0, rope_factor=4.0)
     assert [a.local for a in Decoder(config).bind({"params": PARAMS}).attention] == [True, False]
     tokens, positions = row(6)
-    mask = decoder.causal_mask(jnp.ones_like(tokens))
+    mask = Visibility(jnp.ones_like(tokens)).mask()
     x = jax.random.normal(jax.random.key(0), (1, 6, config.d_model))
     params = {"params": PARAMS["attention_0"]}
     near = tiny.decoder_config(rope_theta=10.0)

@@ -17,8 +17,9 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
 from glore_jax.errors import InputError
-from glore_jax.models import decoder, huggingface, value_head
+from glore_jax.models import huggingface, value_head
 from glore_jax.models.value_head import ValueModel
+from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import mesh as meshes
 
 RNG = np.random.default_rng(5)
@@ -90,7 +91,7 @@ def test_values_of_one_label_or_two_are_the_odds_of_the_last(labels: int, tmp_pa
 
 def causal(tokens: np.ndarray) -> tuple[Any, ...]:
     positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
-    return tokens, positions, decoder.causal_mask(jnp.ones_like(tokens))
+    return tokens, positions, Visibility(jnp.ones_like(tokens))
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

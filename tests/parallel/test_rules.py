@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from glore_jax.errors import InputError
 from glore_jax.models import decoder
+from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel import rules
 
@@ -36,7 +37,7 @@ def test_rows_are_split_and_come_back_whole():
 def test_every_axis_name_of_the_model_has_a_rule():
     model = decoder.Decoder(tiny.decoder_config())
     tokens = jnp.zeros((1, 4), jnp.int32)
-    boxed = jax.eval_shape(model.init, jax.random.key(0), tokens, tokens, jnp.ones((1, 4, 4), bool))["params"]
+    boxed = jax.eval_shape(model.init, jax.random.key(0), tokens, tokens, Visibility(tokens))["params"]
     boxes = jax.tree.leaves(boxed, is_leaf=lambda x: hasattr(x, "names"))
     assert {name for box in boxes for name in box.names} <= set(dict(rules.RULES))
     assert set(dict(rules.RULES)) == set(dict(rules.TENSOR_RULES))

@@ -18,6 +18,7 @@ import tiny
 
 from glore_jax.errors import InputError
 from glore_jax.models import decoder
+from glore_jax.models.visibility import Visibility
 from glore_jax.sampling import decode, draws
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.requests import Completion, Request, Source, name_words
@@ -42,8 +43,8 @@ def _next(params: Any, tokens_1xT: jax.Array, sizes: tuple, name_2: jax.Array, t
     length, prompt, both_ways = sizes
     model, _ = tiny.random_decoder()
     places = jnp.arange(tokens_1xT.shape[1])[None]
-    mask = decoder.causal_mask((places < length).astype(jnp.int32), places < both_ways)
-    hidden, _ = model.apply({"params": params}, tokens_1xT, places, mask)
+    visible = Visibility((places < length).astype(jnp.int32), places < both_ways)
+    hidden, _ = model.apply({"params": params}, tokens_1xT, places, visible)
     logits = decoder.logits(params, hidden[0, length - 1])
     uniform = draws.uniforms(KEY, name_2[None], (length - prompt)[None])
     token = draws.draw(logits[None], uniform, temperature[None])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -18,10 +19,12 @@ from glore_jax.training.batches import Example
 class Fixed:
     """Stands in for a decoder: the hidden state of token t is row t of a table, whatever surrounds it."""
 
+    config = tiny.decoder_config()
+
     def __init__(self, table_VxD: Any):
         self.table_VxD = jnp.asarray(table_VxD, jnp.float32)
 
-    def apply(self, variables: Any, tokens: jax.Array, positions: jax.Array, mask: jax.Array) -> tuple[Any, None]:
+    def apply(self, variables: Any, tokens: jax.Array, positions: jax.Array, visible: Any) -> tuple[Any, None]:
         return self.table_VxD[tokens], None
 
 
@@ -91,6 +94,7 @@ def test_packed_examples_cost_what_they_cost_alone():
 
 def test_prefixes_reach_the_attention():
     model, decoder_params = tiny.random_decoder()
+    model = decoder.Decoder(dataclasses.replace(model.config, prefix_lm=True))
     loss = jax.jit(lambda params, batch: losses.language(model, params, batch))
     causal, both = (batches.language_example([5, 6, 7, 8], [9, 2], prefix_lm=b) for b in (False, True))
     totals = [
