@@ -10,8 +10,8 @@
 #   launch/gke.sh stop --cluster=my-cluster --workload=seed0     SIGTERM, five minutes of grace, and it is deleted
 #
 # xpk puts this folder, as it lies here, into an image; .dockerignore has what stays out.
-# Where a host is preempted, or the run is killed by a signal, all hosts start again, 50 times at most, and the run goes
-# on where it was; a run that fails by itself stays failed. --dry-run prints the commands and does nothing.
+# Where a host is preempted, killed or missed by the others (status 75), all start again, 50 times at most, and the run
+# goes on where it was; a run that fails by itself stays failed. --dry-run prints the commands and does nothing.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "$0")/common.sh"
@@ -32,9 +32,10 @@ case $command in
   start)
     needs_given
     # xpk passes SIGTERM to the shell that runs this command, and by exec that is stoppable.sh.
+    script="pip install --quiet --editable '.[tpu]' &&\
+ exec launch/stoppable.sh glore run --distributed $(quoted "${given[@]}")"
     run xpk workload create --base-docker-image=python:3.12 "--script-dir=$root" --max-restarts=50 \
-      --termination-grace-period-seconds=300 \
-      "--command=pip install --quiet --editable '.[tpu]' && exec launch/stoppable.sh glore run $(quoted "${given[@]}")" "${xpk[@]}"
+      --restart-on-exit-codes=75 --termination-grace-period-seconds=300 "--command=$script" "${xpk[@]}"
     ;;
   status) run xpk workload list "--filter-by-job=$workload" "${xpk[@]}" ;;
   tail)

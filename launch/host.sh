@@ -4,7 +4,8 @@
 #   launch/host.sh start [OPTIONS OF glore run]
 #   launch/host.sh status | tail | stop
 #
-# runs/host/ has log.txt, pid and, once the run has ended, exit with its status (143 where it was told to stop). tpu_pod.sh calls this on every host.
+# runs/host/ has log.txt, pid and, once the run has ended, exit with its status (143 where it was told to stop).
+# tpu_pod.sh calls this on every host.
 set -eo pipefail
 cd "$(dirname "$0")/.."
 folder=runs/host grace=600 # seconds that a run is given to write its checkpoint

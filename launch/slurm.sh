@@ -8,8 +8,8 @@
 #
 # --ntasks-per-node is the number of GPUs of a node: each process takes the one of its rank on the node. .venv and the
 # work folder have to be on a file system that all nodes see. The log is glore-JOB.log in this folder.
-# Five minutes before its time is up, or when another job takes the nodes, the run is told to stop, and the job is queued
-# again. --dry-run prints the command and does nothing.
+# Five minutes before its time is up, or when another job takes the nodes, the run is told to stop, and the job is
+# queued again. --dry-run prints the command and does nothing.
 
 # shellcheck source=launch/common.sh
 . "$(dirname "$0")/common.sh"
@@ -19,4 +19,4 @@ needs_given
 needs sbatch "type this on a login node of the cluster"
 run sbatch --job-name=glore --output=glore-%j.log --open-mode=append --requeue --signal=TERM@300 \
   "${options[@]}" "$root/launch/slurm_job.sh" \
-  "$root/launch/stoppable.sh" "$root/.venv/bin/glore" run "${given[@]}"
+  "$root/launch/stoppable.sh" "$root/.venv/bin/glore" run --distributed "${given[@]}"

@@ -47,7 +47,7 @@ case $command in
     ;;
   start)
     needs_given
-    on all "glore_jax/launch/host.sh start $(quoted "${given[@]}")"
+    on all "glore_jax/launch/host.sh start --distributed $(quoted "${given[@]}")"
     ;;
   status) on all "glore_jax/launch/host.sh status" ;;
   tail) on 0 "glore_jax/launch/host.sh tail" ;;

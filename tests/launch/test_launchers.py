@@ -182,8 +182,8 @@ def test_a_slice_runs_from_sync_to_stop(place: Place):
 
     assert place.call("tpu_pod.sh", "status", *TPU).stdout.count("never started") == 2
     started = place.call("tpu_pod.sh", "start", *TPU, "--", *GIVEN)
-    assert started.stdout.count("running, process") == 2
-    assert [given(folder) for folder in folders] == [["run", *GIVEN]] * 2  # the session that started it is over
+    assert started.stdout.count("running, process") == 2  # and the session that started it is over
+    assert [given(folder) for folder in folders] == [["run", "--distributed", *GIVEN]] * 2
     refused = place.call("tpu_pod.sh", "start", *TPU, "--", *GIVEN, ok=False)
     assert "already running" in refused.stderr
     assert place.call("tpu_pod.sh", "status", *TPU).stdout.count("running, process") == 2
@@ -204,7 +204,7 @@ def test_a_pod_of_gke_hears_that_it_has_to_stop(place: Place):
     folder = place.glore(place.root)
     place.environment["PATH"] = f"{folder}:{place.environment['PATH']}"
     pod = place.start("gke.sh", "start", *GKE, "--tpu-type=v5litepod-16", "--", *GIVEN)
-    assert given(folder) == ["run", *GIVEN]
+    assert given(folder) == ["run", "--distributed", *GIVEN]
     (xpk,) = subprocess.run(["pgrep", "-P", str(pod.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(xpk), signal.SIGTERM)
     assert pod.wait(30) == 143  # of those with which xpk starts a job again
@@ -218,7 +218,7 @@ def test_a_job_of_slurm_is_queued_again_where_it_was_told_to_stop(place: Place, 
     place.acting()
     folder = place.glore(place.root)
     job = place.start("slurm.sh", "--nodes=1", "--", *GIVEN)
-    assert given(folder) == ["run", *GIVEN]
+    assert given(folder) == ["run", "--distributed", *GIVEN]
     if end == "SIGTERM":
         os.kill(int((place.hosts / "step").read_text()), signal.SIGTERM)  # Slurm tells the tasks, not srun
     else:
