@@ -14,8 +14,7 @@ import numpy as np
 
 from glore_jax.models import decoder, value_head
 from glore_jax.models.visibility import Visibility
-from glore_jax.parallel import mesh as meshes
-from glore_jax.parallel import rules
+from glore_jax.parallel import placement
 from glore_jax.parallel.rows import batches
 from glore_jax.records import Problem, Solution, StepLabels
 from glore_jax.text import formats
@@ -145,17 +144,17 @@ def values(
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[tuple[float, ...]]:
     """The value at every step end of every reading; `advance` is told how many readings were done."""
-    mesh = meshes.make()
-    params = jax.device_put(params, rules.replicated(mesh))
+    place = placement.make()
+    params = jax.device_put(params, place.whole)
     out: list[tuple[float, ...]] = [()] * len(readings)
-    for batch, rows, width in batches([len(reading.tokens) for reading in readings], mesh.size):
+    for batch, rows, width in batches([len(reading.tokens) for reading in readings], place.parts("batch")):
         tokens = np.zeros((rows, width), np.int32)
         length, prompt = (np.zeros(rows, np.int32) for _ in range(2))
         for r, i in enumerate(batch):
             count = len(readings[i].tokens)
             tokens[r, :count] = readings[i].tokens
             length[r], prompt[r] = count, readings[i].given
-        found = np.asarray(_values(model, params, *rules.shard_batch((tokens, length, prompt), mesh)))
+        found = np.asarray(_values(model, params, *place.put((tokens, length, prompt))))
         for r, i in enumerate(batch):
             out[i] = tuple(float(found[r, p]) for p in readings[i].ends)
         advance(len(batch))

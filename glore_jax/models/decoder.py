@@ -98,6 +98,12 @@ class DecoderConfig:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation!r} is none of {sorted(ACTIVATIONS)}")
 
+    @property
+    def units(self) -> dict[str, int]:
+        """How many parts each logical axis can be split into at most; a head is never cut."""
+        sizes = {"vocab": self.vocab_size, "embed": self.d_model, "mlp": self.d_ff}
+        return sizes | {"heads": self.num_heads, "kv_heads": self.num_kv_heads}
+
     def window(self, layer: int) -> int:
         """How many positions back a layer sees; 0: all."""
         return self.layer_windows[layer] if self.layer_windows else 0

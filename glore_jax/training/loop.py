@@ -15,8 +15,7 @@ import jax
 from glore_jax.errors import InputError
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.lora import LoraConfig
-from glore_jax.parallel import mesh as meshes
-from glore_jax.parallel import rules
+from glore_jax.parallel import placement
 from glore_jax.training import adaptation, batches, checkpoints, optimizer, train_step
 
 Curve = list[dict[str, float]]
@@ -77,14 +76,14 @@ def train(
     begun = time.monotonic()
     total = steps_of(settings, examples)
     tx = optimizer.make(settings, total)
-    mesh = meshes.make()
-    rules.check_rows("train.rows", settings.rows, mesh)
+    place = placement.make()
+    place.check_rows("train.rows", settings.rows)
     lora = adaptation.config_of(settings, params["decoder"])
     join = functools.partial(adaptation.join, config=lora, marks=tuple(marks))
     start, frozen = adaptation.split(params, lora, marks, jax.random.key(seed))
     # A copy, because the state is donated from step to step and `params` stay the caller's.
-    state = jax.device_put(train_step.init(start, tx), rules.replicated(mesh), may_alias=False)
-    frozen = jax.device_put(frozen, rules.replicated(mesh))
+    state = jax.device_put(train_step.init(start, tx), place.whole, may_alias=False)
+    frozen = jax.device_put(frozen, place.whole)
     step = jax.jit(train_step.make(model, loss, tx, join), donate_argnums=0)
     progress = checkpoints.Progress(folder) if folder is not None else None
     state, curve = progress.restore(state) if progress else (state, [])
@@ -94,7 +93,7 @@ def train(
     pending: tuple[int, Any] | None = None
     feed = batches.epochs(examples, settings.row_length, settings.rows, seed, start=first)
     for number in range(first + 1, total + 1):
-        state, metrics = step(state, rules.shard_batch(next(feed), mesh), frozen)
+        state, metrics = step(state, place.put(next(feed)), frozen)
         # The metrics of the step before are read while this one runs, so the device never waits.
         if pending is not None:
             _read(pending, curve, every, total)

@@ -12,6 +12,7 @@ import tiny
 
 from glore_jax.errors import InputError
 from glore_jax.models import value_head
+from glore_jax.parallel import placement
 from glore_jax.training import batches, checkpoints, loop, losses
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -96,7 +97,7 @@ def test_training_depends_on_its_seed_alone():
 def test_start_parameters_survive():
     """The state is donated from step to step; what the caller handed in must not go with it."""
     _, params = tiny.random_decoder()
-    on_devices = {"decoder": jax.device_put(params, loop.rules.replicated(loop.meshes.make()))}
+    on_devices = {"decoder": jax.device_put(params, placement.make().whole)}
     assert_equal(train(params=on_devices), train())
     jax.tree.map(np.testing.assert_array_equal, on_devices["decoder"], params)
 
