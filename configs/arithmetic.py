@@ -39,6 +39,20 @@ def training(**changes) -> ConfigDict:
     return settings
 
 
+def sharding() -> ConfigDict:
+    """How models and batches are split over devices, which changes no result: see docs/sharding.md."""
+    return ConfigDict(
+        {
+            "preset": "replicated",  # what of a model is split: replicated (nothing), fsdp, tensor or fsdp+tensor
+            "rules": (),  # read before those of the preset, e.g. ("kv_heads=none",)
+            "data": 0,  # devices on each axis; 0: those that the others leave, or one
+            "fsdp": 0,
+            "tensor": 0,
+            "sequence": 0,
+        }
+    )
+
+
 def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "full", "smoke"):
         raise InputError(f"configs/arithmetic.py has no variant {variant!r}; there are :smoke and :full")
@@ -47,6 +61,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "recipe": "glore",
             "seed": 0,
             "devices": 2,  # CPU devices to split batches over; 0 leaves it to JAX
+            "sharding": sharding(),
             "task": {
                 "name": "arithmetic",
                 "seed": 0,

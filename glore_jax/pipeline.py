@@ -29,6 +29,8 @@ from glore_jax.interrupts import Interrupted, stoppable
 if TYPE_CHECKING:
     import jax
 
+    from glore_jax.parallel.placement import Placement
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -69,6 +71,8 @@ class StageContext:
       seed: the run's seed.
       input: the finished folder of a declared input, checked; InputError where it is damaged.
       check: raises `Interrupted` where the run was asked to stop; for loops without a progress bar.
+      sharding: the group of the configuration that says how arrays are split over devices, which changes no result;
+        None: each device has whole models and some of the rows.
     """
 
     stage: Stage
@@ -79,6 +83,14 @@ class StageContext:
     seed: int
     input: Callable[[str], Path]
     check: Callable[[], None]
+    sharding: Any = None
+
+    @functools.cached_property
+    def placement(self) -> Placement:
+        """Where models and batches lie."""
+        from glore_jax.parallel import placement  # here, as in `key`
+
+        return placement.make(self.sharding)
 
     @property
     def checkpoint(self) -> Path:
@@ -294,6 +306,7 @@ class _Run:
             seed=_seed(self.config),
             input=lambda name: self._input(stage, name),
             check=self.check,
+            sharding=self.config.get("sharding"),
         )
         began = time.monotonic()
         counts = stage.run(context)

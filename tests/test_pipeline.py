@@ -106,6 +106,31 @@ def test_another_configuration_is_refused_with_the_keys(tmp_path: Path, counter:
     assert toy.artifacts(tmp_path) == before
 
 
+def test_a_folder_goes_on_on_other_devices(tmp_path: Path, counter: Counter):
+    def on(devices: int, preset: str) -> Any:
+        config = toy.toy_config()
+        config.devices, config.sharding = devices, {"preset": preset}
+        return config
+
+    assert counter.run(tmp_path, on(1, "replicated")) == ALL
+    assert counter.run(tmp_path, on(8, "fsdp")) == []
+    assert counter.run(tmp_path) == []  # nor does it matter that it is not said
+
+
+def test_a_stage_is_given_its_placement(tmp_path: Path):
+    found = []
+
+    def run(context: StageContext) -> dict:
+        found.append(context.placement.at("embed").spec)
+        return {}
+
+    config = toy.toy_config()
+    config.sharding = {"preset": "fsdp", "rules": (), "data": 0, "fsdp": 0, "tensor": 0, "sequence": 0}
+    pipeline.run(config, tmp_path / "split", [Stage("one", (), run, "look", ())])
+    pipeline.run(toy.toy_config(), tmp_path / "whole", [Stage("one", (), run, "look", ())])
+    assert list(map(tuple, found)) == [("fsdp",), ()]
+
+
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path, counter: Counter):
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "thesis.txt").write_text("years of work")

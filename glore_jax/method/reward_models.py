@@ -14,7 +14,8 @@ import numpy as np
 
 from glore_jax.models import decoder, value_head
 from glore_jax.models.visibility import Visibility
-from glore_jax.parallel import placement
+from glore_jax.parallel import placement as placements
+from glore_jax.parallel.placement import Placement
 from glore_jax.parallel.rows import batches
 from glore_jax.records import Problem, Solution, StepLabels
 from glore_jax.text import formats
@@ -131,10 +132,11 @@ def score(
     tokenizer: Tokenizer,
     problems: Mapping[str, Problem],
     solutions: Sequence[Solution],
+    placement: Placement | None = None,
 ) -> list[tuple[float, ...]]:
     """Step values of solutions: entry i is the value of the prefix that ends with step i."""
     readings = [Reading.of(tokenizer, problems[s.problem_id].question, s.tokens, s.step_ends) for s in solutions]
-    return values(model, params, readings)
+    return values(model, params, readings, placement=placement)
 
 
 def values(
@@ -142,9 +144,15 @@ def values(
     params: Any,
     readings: Sequence[Reading],
     advance: Callable[[int], None] = lambda count: None,
+    placement: Placement | None = None,
 ) -> list[tuple[float, ...]]:
-    """The value at every step end of every reading; `advance` is told how many readings were done."""
-    place = placement.make()
+    """The value at every step end of every reading.
+
+    Args:
+      advance: is told how many readings were done.
+      placement: the devices; None: all, with the whole model on each.
+    """
+    place = placement or placements.make()
     params = jax.device_put(params, place.whole)
     out: list[tuple[float, ...]] = [()] * len(readings)
     for batch, rows, width in batches([len(reading.tokens) for reading in readings], place.parts("batch")):

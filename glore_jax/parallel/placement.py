@@ -58,6 +58,10 @@ class Placement:
             found.pop()
         return NamedSharding(self.mesh, P(*found))
 
+    def constrain(self, x: jax.Array, *names: str | None) -> jax.Array:
+        """An array of a jitted function, which is split so from here on."""
+        return jax.lax.with_sharding_constraint(x, self.at(*names))
+
     @property
     def whole(self) -> NamedSharding:
         """Of an array that every device has all of."""

@@ -61,7 +61,9 @@ def read_engine(context: StageContext, stage: str, tokenizer: Tokenizer) -> Engi
 def make_engine(
     context: StageContext, model: Decoder, params: Any, tokenizer: Tokenizer, name: str = "the model in training"
 ) -> Engine:
-    return Engine(model, params, context.config.sampling, tokenizer.eos, tokenizer.pad, name)
+    return Engine(
+        model, params, context.config.sampling, tokenizer.eos, tokenizer.pad, name, placement=context.placement
+    )
 
 
 def start_of(settings: Any, group: str) -> str:

@@ -140,7 +140,7 @@ def check_settings(config: Any) -> None:
       InputError: of what a stage would refuse only when its turn came.
     """
     config_keys.check(config)
-    recipe, place = config.get("recipe", ""), placement.make()
+    recipe, place = config.get("recipe", ""), placement.make(config.get("sharding"))
     if recipe in ("glore", "label"):
         for name in ("slots", "sources"):
             if name == "sources" or config.sampling.slots:  # 0: as many as there is memory for
@@ -196,7 +196,7 @@ def _training_memory(
         trained, frozen = jax.eval_shape(split, _start(config, name, model, params), rng=jax.random.key(0))
         parts = {"parameters": _bytes(trained) + _bytes(frozen), "gradients": _bytes(trained)}
         parts["optimizer"] = _bytes(jax.eval_shape(optimizer.make(settings, 1).init, trained))
-        tokens = settings.rows * settings.row_length // placement.make().parts("batch")
+        tokens = settings.rows * settings.row_length // placement.make(config.get("sharding")).parts("batch")
         parts["logits"] = tokens * model.vocab_size * 4
         if lora:
             learning[name] = sum(x.size for x in jax.tree.leaves(trained))
@@ -222,7 +222,7 @@ def _merged(params: Any, lora: LoraConfig, dtype: str) -> int:
 
 def _sampling_memory(config: Any, model: DecoderConfig, params: Any) -> dict[str, int]:
     """On each device, in float32; where the run is to find the number of slots, what one of them takes."""
-    model, devices = dataclasses.replace(model, dtype="float32"), placement.make().parts("batch")
+    model, devices = dataclasses.replace(model, dtype="float32"), placement.make(config.get("sharding")).parts("batch")
     slots = config.sampling.slots or devices
     return {"parameters": _bytes(params)} | sampling_memory.taken(model, config.sampling, slots, devices)
 

@@ -47,7 +47,9 @@ class Walk:
         for scorer in scorers:
             known = self.scored[scorer]
             new = {name: s for name, s in zip(names, found, strict=True) if name not in known}
-            values = reward_models.score(*self.values[scorer], self.tokenizer, self.by_id, list(new.values()))
+            values = reward_models.score(
+                *self.values[scorer], self.tokenizer, self.by_id, list(new.values()), self.context.placement
+            )
             known |= zip(new, values, strict=True)
         return [
             Candidate(
