@@ -10,10 +10,11 @@ v5e-8    8 chips (2x4) of 16 GiB
 v5e-16   16 chips (4x4)
 v5p-8    4 chips (2x2x1) of 95 GiB: the 8 counts cores, of which a chip has two that compile as one device
 
-Weights are split by `parallel.rules.TENSOR_RULES`, the cache over slots (its prefixes over groups of slots) and key
-heads. Slots are tried downward in powers of two, from the last number that has room with the weights alone. A number
-fits if all programs compile, and each has room beside what stays on the device meanwhile: the weights, the slots, the
-last prefilled sources. Prints a table, GiB on each device, and then JSON with the reason against twice as many.
+Weights are split by the preset `tensor` of `parallel.rules`, the cache over slots (its prefixes over groups of slots)
+and key heads. Slots are tried downward in powers of two, from the last number that has room with the weights alone. A
+number fits if all programs compile, and each has room beside what stays on the device meanwhile: the weights, the
+slots, the last prefilled sources. Prints a table, GiB on each device, and then JSON with the reason against twice as
+many.
 One to ten minutes for each model, machine and width, on two cores.
 
 --widths: slots that continue one source and keep its prefix once: 1, as drafts do, or 8, as rollouts of one draft.
@@ -46,6 +47,7 @@ from jax.sharding import PartitionSpec as P
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import rules
+from glore_jax.parallel.placement import Placement
 from glore_jax.progress import say, size
 from glore_jax.sampling import decode, kv_cache
 
@@ -135,7 +137,7 @@ class Sampler:
         boxed = jax.eval_shape(self.model.init, jax.random.key(0), tokens, tokens, Visibility(tokens))["params"]
         shapes = nn.meta.unbox(boxed)
         self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(config.dtype)), shapes)
-        self.params_at = rules.of_params(boxed, self.mesh, rules.TENSOR_RULES)
+        self.params_at = Placement(self.mesh, rules.PRESETS["tensor"]).of_params(boxed)
         self.prefilled = jax.eval_shape(lambda: kv_cache.zeros(config, SOURCES, prefix_columns))
         self.prefilled_at = self._at(None, "tensor")  # every group may take any source
 

@@ -31,13 +31,26 @@ def training(**changes) -> ConfigDict:
             "weight_decay": 0.0,
             "clip": 1.0,
             "checkpoint_seconds": 60,  # between two checkpoints of a training under way
-            "on_bad_step": "stop",  # a loss that is no number or has exploded: stop, or skip the update and count it
             # rank 0: all parameters learn; else a LoRA adapter on the layers (glore_jax.models.lora.LINEAR) learns
             "lora": {"rank": 0, "alpha": 16.0, "layers": ("wq", "wk", "wv", "wo")},
         }
     )
     settings.update(changes)
     return settings
+
+
+def sharding() -> ConfigDict:
+    """How models and batches are split over devices, which changes no result: see docs/sharding.md."""
+    return ConfigDict(
+        {
+            "preset": "replicated",  # what of a model is split: replicated (nothing), fsdp, tensor or fsdp+tensor
+            "rules": (),  # read before those of the preset, e.g. ("kv_heads=none",)
+            "data": 0,  # devices on each axis; 0: those that the others leave, or one
+            "fsdp": 0,
+            "tensor": 0,
+            "sequence": 0,
+        }
+    )
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -48,6 +61,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "recipe": "glore",
             "seed": 0,
             "devices": 2,  # CPU devices to split batches over; 0 leaves it to JAX
+            "sharding": sharding(),
             "task": {
                 "name": "arithmetic",
                 "seed": 0,

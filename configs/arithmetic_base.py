@@ -9,6 +9,7 @@ result    runs/base/base_model: model.safetensors (0.7 MB), tokenizer.model, car
 
 from typing import Any
 
+from arithmetic import sharding
 from ml_collections import ConfigDict
 
 from glore_jax.errors import InputError
@@ -30,6 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "recipe": "base",
             "seed": 0,
             "devices": 2,
+            "sharding": sharding(),
             "dev": 400,  # problems that the result is measured on
             "vocabulary": 768,
             "train_dtype": "bfloat16",

@@ -24,6 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "recipe": "label",
             "seed": 0,
             "devices": 0,  # CPU devices to split batches over; 0 leaves it to JAX
+            "sharding": like.sharding,
             "task": {
                 "solutions": (),  # files; --input sets it
                 "answers": "number",  # "latex": compared as formulas, by math-verify (docs/tasks.md)

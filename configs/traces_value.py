@@ -18,7 +18,7 @@ epochs and learning rates to what the model takes then; model, vocabulary and pr
 
 from typing import Any
 
-from arithmetic import training
+from arithmetic import sharding, training
 from arithmetic_base import get_config as base_config
 from ml_collections import ConfigDict
 
@@ -33,6 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "recipe": "traces_value",
             "seed": 0,
             "devices": 2,
+            "sharding": sharding(),
             "task": {
                 "when": (),  # files whose rows say whether the final answer is right
                 "where": (),  # files whose rows say which step is the first false one

@@ -23,6 +23,7 @@ from glore_jax import records
 from glore_jax.errors import InputError
 
 PREFIX = "--config."
+RUNTIME = ("devices", "sharding")  # by what a run computes, not what: a work folder goes on under others
 ABSENT = "(not set)"
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _EXAMPLES: dict[type, tuple[str, str]] = {
@@ -240,6 +241,11 @@ def select(config: ConfigDict | Mapping[str, Any], keys: Iterable[str]) -> dict[
             raise InputError(f"the configuration has no key {key}, which is needed; {nearest(key, leaves(values))}")
         target[leaf] = source[leaf]
     return chosen
+
+
+def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What results depend on: all but the keys and groups of `RUNTIME`."""
+    return {key: value for key, value in config.items() if key not in RUNTIME}
 
 
 def fingerprint(config: ConfigDict | Mapping[str, Any]) -> str:

@@ -63,6 +63,8 @@ def locked(workdir: Path) -> Iterator[None]:
 def agree(workdir: Path, config: dict[str, Any]) -> None:
     """Claims a fresh folder for a configuration, and refuses one that belongs to another.
 
+    Where a run computes (`configuration.RUNTIME`) may differ.
+
     Raises:
       InputError: other values (each key with both), or a folder that is no work folder at all.
     """
@@ -76,7 +78,7 @@ def agree(workdir: Path, config: dict[str, Any]) -> None:
             )
         files.write_text(path, configuration.to_json(config))
         return
-    different = configuration.differences(read_config(workdir), config)
+    different = configuration.differences(*map(configuration.lasting, (read_config(workdir), config)))
     if different:
         lines = [f"  {key}: {there!r} there, {here!r} here" for key, there, here in different[:_SHOWN]]
         if len(different) > _SHOWN:

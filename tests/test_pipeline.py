@@ -106,6 +106,31 @@ def test_another_configuration_is_refused_with_the_keys(tmp_path: Path, counter:
     assert toy.artifacts(tmp_path) == before
 
 
+def test_a_folder_goes_on_on_other_devices(tmp_path: Path, counter: Counter):
+    def on(devices: int, preset: str) -> Any:
+        config = toy.toy_config()
+        config.devices, config.sharding = devices, {"preset": preset}
+        return config
+
+    assert counter.run(tmp_path, on(1, "replicated")) == ALL
+    assert counter.run(tmp_path, on(8, "fsdp")) == []
+    assert counter.run(tmp_path) == []  # nor does it matter that it is not said
+
+
+def test_a_stage_is_given_its_placement(tmp_path: Path):
+    found = []
+
+    def run(context: StageContext) -> dict:
+        found.append(context.placement.at("embed").spec)
+        return {}
+
+    config = toy.toy_config()
+    config.sharding = {"preset": "fsdp", "rules": (), "data": 0, "fsdp": 0, "tensor": 0, "sequence": 0}
+    pipeline.run(config, tmp_path / "split", [Stage("one", (), run, "look", ())])
+    pipeline.run(toy.toy_config(), tmp_path / "whole", [Stage("one", (), run, "look", ())])
+    assert list(map(tuple, found)) == [("fsdp",), ()]
+
+
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path, counter: Counter):
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "thesis.txt").write_text("years of work")
@@ -381,29 +406,15 @@ def test_a_run_killed_at_any_change_on_disk_ends_with_the_same_artifacts(tmp_pat
 
 def test_a_signal_is_one_exception_and_is_never_lost():
     before = signal.getsignal(signal.SIGTERM)
-    with stoppable() as stop:
-        stop.check()
-        with pytest.raises(Interrupted) as found:
+    with stoppable() as check:
+        check()
+        with pytest.raises(Interrupted) as stop:
             signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Interrupted):
-            stop.check()  # as if the first one had been dropped inside a finaliser
-    assert found.value.exit_code == 0
-    assert isinstance(found.value, KeyboardInterrupt)
+            check()  # as if the first one had been dropped inside a finaliser
+    assert stop.value.exit_code == 143
+    assert isinstance(stop.value, KeyboardInterrupt)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_sigterm_waits_where_it_is_held_and_ctrl_c_does_not():
-    with stoppable() as stop, pytest.raises(Interrupted) as found:
-        with stop.held() as asked:
-            assert not asked()
-            signal.raise_signal(signal.SIGTERM)
-            stop.check()
-            assert asked()
-        raise AssertionError("the end of the block raises")
-    assert found.value.signal == signal.SIGTERM
-    with pytest.raises(Interrupted) as found, stoppable() as stop, stop.held():
-        signal.raise_signal(signal.SIGINT)
-    assert found.value.exit_code == 130
 
 
 def test_the_machinery_does_not_import_jax():

@@ -15,8 +15,7 @@ from glore_jax.errors import InputError
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.visibility import Visibility
-from glore_jax.parallel import mesh as meshes
-from glore_jax.parallel import rules
+from glore_jax.parallel import placement
 from glore_jax.parallel.rows import batches
 
 _POSITIONS = 64  # of which logits over the vocabulary are held at a time
@@ -66,18 +65,18 @@ def loglikelihoods(
       rows: that are computed together on each device.
       advance: called with how many were done.
     """
-    mesh = meshes.make()
-    params = jax.device_put(params, rules.replicated(mesh))
+    place = placement.make()
+    params = jax.device_put(params, place.whole)
     out = [(0.0, True)] * len(continuations)
     lengths = [max(1, len(c.tokens) - 1) for c in continuations]  # of what is read
-    for batch, count, width in batches(lengths, mesh.size, rows * mesh.size):
+    for batch, count, width in batches(lengths, place.parts("batch"), rows * place.parts("batch")):
         inputs, targets = np.zeros((count, width), np.int32), np.zeros((count, width), np.int32)
         length, given = (np.zeros(count, np.int32) for _ in range(2))
         for r, i in enumerate(batch):
             tokens = continuations[i].tokens
             length[r], given[r] = len(tokens) - 1, continuations[i].given
             inputs[r, : length[r]], targets[r, : length[r]] = tokens[:-1], tokens[1:]
-        found = _read(model, params, *rules.shard_batch((inputs, targets, length, given), mesh))
+        found = _read(model, params, *place.put((inputs, targets, length, given)))
         total_B, greedy_B = map(np.asarray, found)
         for r, i in enumerate(batch):
             out[i] = float(total_B[r]), bool(greedy_B[r])

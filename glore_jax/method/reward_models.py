@@ -14,8 +14,8 @@ import numpy as np
 
 from glore_jax.models import decoder, value_head
 from glore_jax.models.visibility import Visibility
-from glore_jax.parallel import mesh as meshes
-from glore_jax.parallel import rules
+from glore_jax.parallel import placement as placements
+from glore_jax.parallel.placement import Placement
 from glore_jax.parallel.rows import batches
 from glore_jax.records import Problem, Solution, StepLabels
 from glore_jax.text import formats
@@ -89,7 +89,7 @@ def examples(
             if targets is not None:  # of a trace that was cut, of what is left
                 learnt = [t if x >= 0 else x for t, x in zip(targets[n], entry.labels, strict=False)]
             prompt = formats.encode_prompt(tokenizer, problems[trace.problem_id].question)
-            out.append(value_example(prompt, trace.tokens, trace.step_ends, learnt, prefix_lm, trace.id))
+            out.append(value_example(prompt, trace.tokens, trace.step_ends, learnt, prefix_lm))
     return out
 
 
@@ -132,10 +132,11 @@ def score(
     tokenizer: Tokenizer,
     problems: Mapping[str, Problem],
     solutions: Sequence[Solution],
+    placement: Placement | None = None,
 ) -> list[tuple[float, ...]]:
     """Step values of solutions: entry i is the value of the prefix that ends with step i."""
     readings = [Reading.of(tokenizer, problems[s.problem_id].question, s.tokens, s.step_ends) for s in solutions]
-    return values(model, params, readings)
+    return values(model, params, readings, placement=placement)
 
 
 def values(
@@ -143,19 +144,25 @@ def values(
     params: Any,
     readings: Sequence[Reading],
     advance: Callable[[int], None] = lambda count: None,
+    placement: Placement | None = None,
 ) -> list[tuple[float, ...]]:
-    """The value at every step end of every reading; `advance` is told how many readings were done."""
-    mesh = meshes.make()
-    params = jax.device_put(params, rules.replicated(mesh))
+    """The value at every step end of every reading.
+
+    Args:
+      advance: is told how many readings were done.
+      placement: the devices; None: all, with the whole model on each.
+    """
+    place = placement or placements.make()
+    params = jax.device_put(params, place.whole)
     out: list[tuple[float, ...]] = [()] * len(readings)
-    for batch, rows, width in batches([len(reading.tokens) for reading in readings], mesh.size):
+    for batch, rows, width in batches([len(reading.tokens) for reading in readings], place.parts("batch")):
         tokens = np.zeros((rows, width), np.int32)
         length, prompt = (np.zeros(rows, np.int32) for _ in range(2))
         for r, i in enumerate(batch):
             count = len(readings[i].tokens)
             tokens[r, :count] = readings[i].tokens
             length[r], prompt[r] = count, readings[i].given
-        found = np.asarray(_values(model, params, *rules.shard_batch((tokens, length, prompt), mesh)))
+        found = np.asarray(_values(model, params, *place.put((tokens, length, prompt))))
         for r, i in enumerate(batch):
             out[i] = tuple(float(found[r, p]) for p in readings[i].ends)
         advance(len(batch))

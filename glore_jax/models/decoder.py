@@ -15,6 +15,7 @@ G = N / K query heads a key head, H head size, F feed-forward, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +26,7 @@ from glore_jax.models import attention, rotary
 from glore_jax.models.attention import soft_cap
 from glore_jax.models.rotary import rotate
 from glore_jax.models.visibility import Visibility
+from glore_jax.parallel.placement import Placement
 
 Cache = list[dict[str, jax.Array]]
 ACTIVATIONS = {"silu": nn.silu, "gelu_tanh": lambda x: nn.gelu(x, approximate=True)}
@@ -97,6 +99,12 @@ class DecoderConfig:
             raise ValueError(f"layer_windows has {len(self.layer_windows)} entries for num_layers={self.num_layers}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation!r} is none of {sorted(ACTIVATIONS)}")
+
+    @property
+    def units(self) -> dict[str, int]:
+        """How many parts each logical axis can be split into at most; a head is never cut."""
+        sizes = {"vocab": self.vocab_size, "embed": self.d_model, "mlp": self.d_ff}
+        return sizes | {"heads": self.num_heads, "kv_heads": self.num_kv_heads}
 
     def window(self, layer: int) -> int:
         """How many positions back a layer sees; 0: all."""
@@ -217,9 +225,13 @@ class Decoder(nn.Module):
 
     Key positions say at which position each cache column stands, for masks and layers with a window. They may be left
     out without a cache.
+
+    Attributes:
+      place: how arrays are split over devices; None: not at all, or as XLA finds best.
     """
 
     config: DecoderConfig
+    place: Placement | None = None
 
     def setup(self):
         c = self.config
@@ -256,6 +268,7 @@ class Decoder(nn.Module):
         x = jnp.take(self.embedding, tokens_BxT, axis=0).astype(jnp.float32)
         if c.scale_embedding:
             x = x * jnp.asarray(c.d_model**0.5, c.dtype).astype(jnp.float32)
+        x = self._split(x)
         new_cache: list[Any] = []
         for i in range(c.num_layers):
             layer_cache = None if cache is None else cache[i]
@@ -264,9 +277,13 @@ class Decoder(nn.Module):
             )
             x = x + (self.post_attention_norm[i](mixed) if c.post_norms else mixed).astype(jnp.float32)
             fed = self.mlp[i](self.mlp_norm[i](x))
-            x = x + (self.post_mlp_norm[i](fed) if c.post_norms else fed).astype(jnp.float32)
+            x = self._split(x + (self.post_mlp_norm[i](fed) if c.post_norms else fed).astype(jnp.float32))
             new_cache.append(layer_cache)
         return self.final_norm(x), (None if cache is None else new_cache)
+
+    def _split(self, x_BxTxD: jax.Array) -> jax.Array:
+        """The residual stream, by rows and tokens: or XLA would rather gather these than the weights of a layer."""
+        return x_BxTxD if self.place is None else self.place.constrain(x_BxTxD, "batch", "positions")
 
 
 class CausalLM(nn.Module):
@@ -300,8 +317,17 @@ def read(model: Decoder, tokens_BxT: jax.Array) -> jax.Array:
 
 def init(model: Decoder, key: jax.Array) -> Any:
     """Random parameters as plain arrays, without their axis names."""
+    return nn.meta.unbox(_init(model, key))
+
+
+def shapes(model: Decoder) -> Any:
+    """Shapes of the parameters with their axis names, by which they are laid on devices; none is made."""
+    return jax.eval_shape(functools.partial(_init, model), jax.random.key(0))
+
+
+def _init(model: Decoder, key: jax.Array) -> Any:
     tokens = jnp.zeros((1, 8), jnp.int32)
-    return nn.meta.unbox(model.init(key, tokens, tokens, Visibility(tokens))["params"])
+    return model.init(key, tokens, tokens, Visibility(tokens))["params"]
 
 
 def logits(params: Any, hidden: jax.Array, model: Any = None) -> jax.Array:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
+from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from glore_jax import files
@@ -31,7 +31,7 @@ from glore_jax.models import families, tensors
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.models.tensors import Advance, Source, Tensor
 from glore_jax.models.value_head import ValueModel
-from glore_jax.parallel import rules
+from glore_jax.parallel.placement import Placement
 from glore_jax.text.vocabularies import SentencePiece
 
 Model = CausalLM | ValueModel
@@ -91,7 +91,7 @@ def transposed(path: str) -> bool:
 def load(
     folder: str | Path,
     dtype: Any = None,
-    sharding: Sharding | Mesh | Any | None = None,
+    sharding: Sharding | Placement | Any | None = None,
     advance: Advance = lambda count: None,
 ) -> tuple[Model, Any]:
     """A model and its parameters, straight from the files to where they shall lie.
@@ -102,8 +102,8 @@ def load(
       folder: with `config.json` and safetensors, single or sharded.
       dtype: of the parameters and the computation, as NumPy, JAX or a name says it: float32, bfloat16 or float16;
         None: as the files have it.
-      sharding: a sharding for all tensors, a tree of them like the parameters, or a mesh, over which the table of
-        `parallel.rules` lays them; None: whole on the first device.
+      sharding: a sharding for all tensors, a tree of them like the parameters, or a placement
+        (`parallel.placement`); None: whole on the first device.
       advance: called after each tensor.
 
     Returns:
@@ -201,7 +201,7 @@ def _places(model: Model, sharding: Any) -> dict[str, Sharding]:
         sharding = SingleDeviceSharding(jax.devices()[0])
     if isinstance(sharding, Sharding):
         return dict.fromkeys(shapes(model), sharding)
-    tree = rules.of_params(_boxed(model), sharding) if isinstance(sharding, Mesh) else sharding
+    tree = sharding.of_params(_boxed(model)) if isinstance(sharding, Placement) else sharding
     places: dict[str, Any] = flatten_dict(tree, sep="/")
     return places
 

@@ -20,8 +20,8 @@ import jax
 
 from glore_jax.errors import InputError
 from glore_jax.models.decoder import Decoder
-from glore_jax.parallel import mesh as meshes
-from glore_jax.parallel import rules
+from glore_jax.parallel import placement as placements
+from glore_jax.parallel.placement import Placement
 from glore_jax.sampling import memory
 from glore_jax.sampling.journal import Journal, Recorded
 from glore_jax.sampling.requests import Completion, Request
@@ -43,6 +43,7 @@ class Engine:
       eos, pad: token ids.
       name: of the model, for errors.
       text: what tokens say, for stops that are texts.
+      placement: the devices; None: all, with the whole model on each.
 
     Raises:
       InputError: the slots or sources do not divide by the devices.
@@ -57,13 +58,14 @@ class Engine:
         pad: int,
         name: str = "the model",
         text: Callable[[Sequence[int]], str] | None = None,
+        placement: Placement | None = None,
     ):
         self.model, self.settings, self.name, self.text = model, settings, name, text
         self.eos, self.pad = eos, pad
-        self.mesh = meshes.make()
-        rules.check_rows("sampling.sources", settings.sources, self.mesh)
-        self.params = jax.device_put(params, rules.replicated(self.mesh))
-        self.slots = memory.slots(model.config, settings, self.mesh)  # fewer, once a device ran out of memory
+        self.placement = placement or placements.make()
+        self.placement.check_rows("sampling.sources", settings.sources)
+        self.params = jax.device_put(params, self.placement.whole)
+        self.slots = memory.slots(model.config, settings, self.placement)  # fewer, once a device ran out of memory
 
     def generate(
         self,

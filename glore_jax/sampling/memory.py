@@ -6,11 +6,10 @@ import os
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from glore_jax.errors import InputError
 from glore_jax.models.decoder import DecoderConfig
-from glore_jax.parallel import rules
+from glore_jax.parallel.placement import Placement
 from glore_jax.progress import say, size
 from glore_jax.sampling import decode, kv_cache
 
@@ -32,7 +31,7 @@ def taken(config: DecoderConfig, settings: Any, slots: int, devices: int) -> dic
     return {"slots": _bytes(held) // devices, "sources": _bytes(sources)}
 
 
-def slots(config: DecoderConfig, settings: Any, mesh: Mesh) -> int:
+def slots(config: DecoderConfig, settings: Any, placement: Placement) -> int:
     """`sampling.slots`, or where that is 0 the power of two, times the devices, for which there is memory left.
 
     The parameters lie on the devices already.
@@ -41,9 +40,9 @@ def slots(config: DecoderConfig, settings: Any, mesh: Mesh) -> int:
       InputError: they do not divide by the devices, or there is no room for one on each.
     """
     if settings.slots:
-        rules.check_rows("sampling.slots", settings.slots, mesh)
+        placement.check_rows("sampling.slots", settings.slots)
         return settings.slots
-    room = int(_SHARE * min(map(free, mesh.local_devices)))
+    room = int(_SHARE * min(map(free, placement.mesh.local_devices)))
     each = _MOST
     while each and sum(taken(config, settings, each, 1).values()) > room:
         each //= 2
@@ -54,7 +53,7 @@ def slots(config: DecoderConfig, settings: Any, mesh: Mesh) -> int:
             f"{size(room)} for them; lower sampling.sources, sampling.buckets or sampling.max_new_tokens"
         )
     say(f"sampling: {each} slots on each device, {size(taken(config, settings, each, 1)['slots'])} of {size(room)}")
-    return each * mesh.size
+    return each * placement.parts("batch")
 
 
 def free(device: Any) -> int:

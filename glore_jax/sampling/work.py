@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from glore_jax.errors import InputError
-from glore_jax.parallel import rules
 from glore_jax.sampling import decode, passes
 from glore_jax.sampling.requests import Completion, Request, Source, name_words
 
@@ -53,7 +52,7 @@ class Work:
         while window := self._window():
             e.check(window)
             rings = [max(e.limit(r), min(r.room, e.settings.max_new_tokens)) for r in window]
-            sizes = e.settings.buckets, e.settings.max_new_tokens, e.slots, e.mesh.size
+            sizes = e.settings.buckets, e.settings.max_new_tokens, e.slots, e.placement.parts("batch")
             for shape in passes.plan([r.length for r in window], rings, *sizes, [r.source for r in window]):
                 yield from self._sampled(shape, [window[i] for i in shape.members])
 
@@ -73,7 +72,7 @@ class Work:
                 yield from self._pass.run()
                 break
             except jax.errors.JaxRuntimeError as error:
-                half = shape.halved(self.engine.mesh.size)
+                half = shape.halved(self.engine.placement.parts("batch"))
                 if "RESOURCE_EXHAUSTED" not in str(error) or half is None:
                     raise
                 logging.getLogger(__name__).warning("out of memory: sampling goes on with %d slots", half.slots)
@@ -132,11 +131,9 @@ class _Pass:
         return (one for one in found if one[0] not in self.work.cancelled)
 
     def _empty(self) -> decode.Slots:
-        mesh = self.engine.mesh
+        place = self.engine.placement
         slots = decode.empty(self.engine.model.config, self.shapes)
-        return jax.device_put(
-            slots, jax.tree.map(lambda x: rules.of_batch(mesh) if x.ndim else rules.replicated(mesh), slots)
-        )
+        return jax.device_put(slots, jax.tree.map(lambda x: place.at("batch") if x.ndim else place.whole, slots))
 
     def _refill(self, slots: decode.Slots) -> decode.Slots:
         """Gives waiting requests to free slots of groups that continue their source, and sources to free groups."""
@@ -198,7 +195,7 @@ class _Pass:
         source, fill = np.zeros(len(self.bound), np.int32), np.zeros(len(self.bound), bool)
         for group, row in ready:
             source[group], fill[group] = row, True
-        return decode.bind(slots, self.prefilled, *rules.shard_batch((source, fill), self.engine.mesh))
+        return decode.bind(slots, self.prefilled, *self.engine.placement.put((source, fill)))
 
     def _prefill(self, sources: Sequence[Source]) -> None:
         """Prefills some sources and, where there is room left, those that come next."""
@@ -212,9 +209,9 @@ class _Pass:
             tokens[row, : len(kept)] = kept
             length[row] = len(kept)
             prompt[row] = len(source.tokens) if source.given is None else source.given
-        batch = rules.shard_batch((tokens, length, prompt), self.engine.mesh)
+        batch = self.engine.placement.put((tokens, length, prompt))
         prefilled = decode.prefill(self.engine.model, self.shapes, self.engine.params, *batch)
-        self.prefilled = jax.device_put(prefilled, rules.replicated(self.engine.mesh))
+        self.prefilled = jax.device_put(prefilled, self.engine.placement.whole)
         self.pool = {source: row for row, source in enumerate(chosen)}
 
     def _insert(self, slots: decode.Slots, taken: Sequence[int]) -> decode.Slots:
@@ -231,7 +228,7 @@ class _Pass:
                 request[name][slot] = value
             request["temperature"][slot], request["top_p"][slot] = r.temperature, r.top_p
             request["fill"][slot], request["name"][slot] = True, name_words(r.id)
-        return decode.insert(slots, rules.shard_batch(request, self.engine.mesh))
+        return decode.insert(slots, self.engine.placement.put(request))
 
     def _harvest(self, slots: decode.Slots) -> list[Finished]:
         """What has ended since the last look; waits for the device."""

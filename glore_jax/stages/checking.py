@@ -23,15 +23,14 @@ from glore_jax.method import soft_labels, verifying
 from glore_jax.models import decoder, value_head
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.models.lora import LoraConfig
-from glore_jax.parallel import mesh as meshes
-from glore_jax.parallel import rules
+from glore_jax.parallel import placement
 from glore_jax.progress import number, say, size
 from glore_jax.records import Problem
 from glore_jax.sampling import memory as sampling_memory
 from glore_jax.stages import artifacts, config_keys, counting, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import adaptation, bookkeeping, optimizer
+from glore_jax.training import adaptation, optimizer
 from glore_jax.training.batches import Example
 
 
@@ -141,18 +140,17 @@ def check_settings(config: Any) -> None:
       InputError: of what a stage would refuse only when its turn came.
     """
     config_keys.check(config)
-    recipe, mesh = config.get("recipe", ""), meshes.make()
+    recipe, place = config.get("recipe", ""), placement.make(config.get("sharding"))
     if recipe in ("glore", "label"):
         for name in ("slots", "sources"):
             if name == "sources" or config.sampling.slots:  # 0: as many as there is memory for
-                rules.check_rows(f"sampling.{name}", config.sampling[name], mesh)
+                place.check_rows(f"sampling.{name}", config.sampling[name])
         labelling.check_reading(config.labels.consistency)
         verifying.check(config.labels)
     if recipe == "glore":
         for name, settings in _trainings(config).items():
-            rules.check_rows(f"{name}.rows", settings.rows, mesh)
+            place.check_rows(f"{name}.rows", settings.rows)
             optimizer.make(settings, 1)
-            bookkeeping.check_policy(name, settings.on_bad_step)
             if not settings.steps and settings.epochs <= 0:
                 raise InputError(f"{name}: steps and epochs are both 0; set one of them")
         artifacts.start_of(config.value, "value")
@@ -198,7 +196,7 @@ def _training_memory(
         trained, frozen = jax.eval_shape(split, _start(config, name, model, params), rng=jax.random.key(0))
         parts = {"parameters": _bytes(trained) + _bytes(frozen), "gradients": _bytes(trained)}
         parts["optimizer"] = _bytes(jax.eval_shape(optimizer.make(settings, 1).init, trained))
-        tokens = settings.rows * settings.row_length // meshes.make().shape["data"]
+        tokens = settings.rows * settings.row_length // placement.make(config.get("sharding")).parts("batch")
         parts["logits"] = tokens * model.vocab_size * 4
         if lora:
             learning[name] = sum(x.size for x in jax.tree.leaves(trained))
@@ -224,7 +222,7 @@ def _merged(params: Any, lora: LoraConfig, dtype: str) -> int:
 
 def _sampling_memory(config: Any, model: DecoderConfig, params: Any) -> dict[str, int]:
     """On each device, in float32; where the run is to find the number of slots, what one of them takes."""
-    model, devices = dataclasses.replace(model, dtype="float32"), meshes.make().size
+    model, devices = dataclasses.replace(model, dtype="float32"), placement.make(config.get("sharding")).parts("batch")
     slots = config.sampling.slots or devices
     return {"parameters": _bytes(params)} | sampling_memory.taken(model, config.sampling, slots, devices)
 

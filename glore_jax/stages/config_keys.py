@@ -14,7 +14,7 @@ from typing import Any
 from glore_jax import configuration
 from glore_jax.errors import InputError
 
-OPTIONAL = ("seed", "devices")  # what is read of these has a value without them
+OPTIONAL = ("seed", *configuration.RUNTIME)  # what is read of these keys and groups has a value without them
 PLACE = "config_keys.json"
 
 
@@ -39,7 +39,7 @@ def of(file: str, config: Any) -> dict[str, Any]:
     """What is kept of a shipped configuration: its file, by which keys one is of its kind, and all keys."""
     here = configuration.leaves(config)
     kind = {key: here[key] for key in ("recipe", "task.name") if key in here}
-    return {"file": file, "of": kind, "keys": [key for key in here if key not in OPTIONAL]}
+    return {"file": file, "of": kind, "keys": [key for key in here if key.partition(".")[0] not in OPTIONAL]}
 
 
 @functools.cache

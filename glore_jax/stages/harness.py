@@ -27,7 +27,7 @@ from glore_jax.errors import InputError
 from glore_jax.evaluation.continuations import Continuation, Writing, loglikelihoods
 from glore_jax.models import huggingface
 from glore_jax.models.decoder import CausalLM, Decoder
-from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import placement
 from glore_jax.parallel.rows import width
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.requests import Request, Source
@@ -97,7 +97,7 @@ class LanguageModel(TemplateLM):
             Request(name, Source(source), len(source), w.temperature, w.limit, w.top_k, w.top_p, w.until)
             for name, source, w in zip(names, sources, writings, strict=True)
         ]
-        slots = self.rows * meshes.make().size
+        slots = self.rows * placement.make().parts("batch")
         settings = types.SimpleNamespace(
             slots=slots,
             sources=slots,

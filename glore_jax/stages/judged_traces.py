@@ -160,7 +160,7 @@ def values(context: StageContext) -> dict[str, Any]:
                 continue
             readings = scoring.read_with(tokenizer, rows, model.config.vocab_size)
             with context.progress(len(rows), "solutions", f"{name}, {split}") as bar:
-                found = reward_models.values(model, params, readings, bar.advance)
+                found = reward_models.values(model, params, readings, bar.advance, context.placement)
             files.write_table(path, scoring.scored(rows, found, PAPER_THRESHOLD), Scored)
     return counts
 

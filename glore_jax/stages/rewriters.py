@@ -70,5 +70,6 @@ def value_refiner(context: StageContext) -> dict[str, Any]:
         Solution(str(n), p.problem_id, p.draft_tokens, p.draft_step_ends, "", False)
         for n, p in enumerate(drafts.values())
     ]
-    values = dict(zip(drafts, reward_models.score(model, params, tokenizer, problems, rows), strict=True))
+    scores = reward_models.score(model, params, tokenizer, problems, rows, context.placement)
+    values = dict(zip(drafts, scores, strict=True))
     return _train_refiner(context, pairs, [values[p.draft_tokens] for p in pairs])

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from glore_jax import decisions, files, tasks, workfolder
 from glore_jax.errors import InputError
 from glore_jax.evaluation import refinements
-from glore_jax.interrupts import Stop
 from glore_jax.method import refinement, refiners, reward_models
 from glore_jax.pipeline import Stage, StageContext
 from glore_jax.records import Candidate, Case, Problem, Solution
@@ -48,7 +47,9 @@ class Walk:
         for scorer in scorers:
             known = self.scored[scorer]
             new = {name: s for name, s in zip(names, found, strict=True) if name not in known}
-            values = reward_models.score(*self.values[scorer], self.tokenizer, self.by_id, list(new.values()))
+            values = reward_models.score(
+                *self.values[scorer], self.tokenizer, self.by_id, list(new.values()), self.context.placement
+            )
             known |= zip(new, values, strict=True)
         return [
             Candidate(
@@ -187,7 +188,7 @@ def of_finished(workdir: Path) -> StageContext:
         return workdir / name
 
     stage = Stage("answers", (), lambda context: {}, "answer questions", ())
-    return StageContext(stage, config, workdir, workdir, False, config.seed, finished, Stop())
+    return StageContext(stage, config, workdir, workdir, False, config.seed, finished, lambda: None)
 
 
 def answers_to(context: StageContext, questions: Sequence[str]) -> list[Candidate]:

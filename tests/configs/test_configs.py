@@ -25,7 +25,7 @@ VARIANTS = {
     **dict.fromkeys(golden.PUBLISHED, ("lora",)),
 }
 SPECS = [f"{name}{variant}" for name, rest in VARIANTS.items() for variant in ("", *(f":{v}" for v in rest))]
-READ_BY_THE_COMMAND_LINE = {"recipe", "devices"}
+READ_BY_THE_COMMAND_LINE = {"recipe", *configuration.RUNTIME}
 READ_BY_EVERY_STAGE = {"seed"}
 
 
@@ -111,7 +111,8 @@ def test_every_file_has_the_keys_that_are_looked_for(spec: str):
 
 def test_a_lacking_group_and_several_keys_are_all_named():
     config = configuration.load(str(CONFIGS / "arithmetic.py")).unlock()
-    del config.traces, config.sft.train.lora, config.seed, config.devices  # the last two have values without
+    del config.traces, config.sft.train.lora
+    del config.seed, config.devices, config.sharding  # there are values without these
     with pytest.raises(InputError) as error:
         config_keys.check(config)
     lacking = "sft.train.lora.alpha, sft.train.lora.layers, sft.train.lora.rank, traces.per_problem, which"

@@ -23,7 +23,7 @@ from glore_jax.errors import InputError
 from glore_jax.models import decoder, families, huggingface, tensors
 from glore_jax.models.decoder import CausalLM, DecoderConfig
 from glore_jax.models.visibility import Visibility
-from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import placement
 
 BFLOAT16 = np.dtype(jnp.bfloat16)
 
@@ -96,20 +96,21 @@ def test_shards_are_written_and_read(tmp_path: Path):
     jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
-@pytest.mark.parametrize("where", ["mesh", "rows", "columns"])
+@pytest.mark.parametrize("where", ["placement", "rows", "columns"])
 def test_parameters_lie_where_they_shall(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = checkpoints.write(tmp_path, checkpoints.config("gemma2"))
     _, whole = huggingface.load(folder)
     assert all(x.sharding.device_set == {jax.devices()[0]} for x in jax.tree.leaves(whole))
     monkeypatch.setattr(tensors, "_BLOCK", 1000)  # several reads a tensor
-    mesh = meshes.make()
+    place = placement.make()
+    mesh = place.mesh
     columns = jax.tree.map(lambda x: NamedSharding(mesh, P(*[None] * (x.ndim - 1), "data")), whole)
-    sharding = {"mesh": mesh, "rows": NamedSharding(mesh, P("data")), "columns": columns}[where]
+    sharding = {"placement": place, "rows": NamedSharding(mesh, P("data")), "columns": columns}[where]
     _, params = huggingface.load(folder, sharding=sharding)
     jax.tree.map(np.testing.assert_array_equal, params, whole)
     for x in jax.tree.leaves(params):
         assert x.sharding.mesh == mesh
-        assert x.sharding.is_fully_replicated == (where == "mesh")  # the present table splits no parameter
+        assert x.sharding.is_fully_replicated == (where == "placement")  # the first preset splits none
 
 
 def test_all_that_is_wrong_is_listed_at_once(tmp_path: Path):

@@ -20,7 +20,7 @@ from glore_jax.errors import InputError
 from glore_jax.models import huggingface, value_head
 from glore_jax.models.value_head import ValueModel
 from glore_jax.models.visibility import Visibility
-from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import placement
 
 RNG = np.random.default_rng(5)
 WEIGHT, BIAS = RNG.normal(size=(2, 32)).astype(np.float32), RNG.normal(size=2).astype(np.float32)
@@ -71,11 +71,11 @@ def test_a_value_model_comes_back_bit_by_bit(tmp_path: Path):
 def test_a_value_model_lies_where_it_shall(tmp_path: Path):
     folder = folder_of(tmp_path, {"score.weight": WEIGHT, "score.bias": BIAS})
     _, whole = huggingface.load(folder)
-    mesh = meshes.make()
-    for sharding in (mesh, NamedSharding(mesh, P("data"))):
+    place = placement.make()
+    for sharding in (place, NamedSharding(place.mesh, P("data"))):
         _, params = huggingface.load(folder, sharding=sharding)
         jax.tree.map(np.testing.assert_array_equal, params, whole)
-        assert {x.sharding.mesh for x in jax.tree.leaves(params)} == {mesh}
+        assert {x.sharding.mesh for x in jax.tree.leaves(params)} == {place.mesh}
 
 
 @pytest.mark.parametrize("labels", [1, 2])

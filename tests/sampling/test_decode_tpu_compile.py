@@ -12,7 +12,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from glore_jax.models.decoder import DecoderConfig
-from glore_jax.parallel import rules
+from glore_jax.parallel.placement import Placement
 
 pytest.importorskip("libtpu", reason="the extra `tpu-compile` is not installed")
 
@@ -46,7 +46,7 @@ def sampler(benchmark: Any) -> Any:
 @pytest.mark.parametrize("width", [1, 8])
 def test_each_program_takes_what_its_arguments_take_and_more(benchmark: Any, sampler: Any, width: int):
     weights = sampler.bytes(sampler.params, sampler.params_at)
-    whole = sampler.bytes(sampler.params, rules.replicated(sampler.mesh))
+    whole = sampler.bytes(sampler.params, Placement(sampler.mesh).whole)
     assert weights < 0.51 * whole  # norms alone are not split
     half = (2 // 2) * 128 * 128 * 2 * 2  # of a row: key heads, their size, columns; keys and values; bytes
     assert sampler.bytes(sampler.prefilled, sampler.prefilled_at) == benchmark.SOURCES * half  # whole on `data`

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from glore_jax.errors import InputError
-from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import placement
 from glore_jax.sampling import memory
 
 CONFIG = tiny.decoder_config()
@@ -23,18 +23,18 @@ def test_what_slots_take():
 
 
 def test_slots_are_those_that_are_asked_for_or_that_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    mesh = meshes.make()
-    assert memory.slots(CONFIG, tiny.sampling(slots=6), mesh) == 6
+    place = placement.make()
+    assert memory.slots(CONFIG, tiny.sampling(slots=6), place) == 6
     monkeypatch.setattr(memory, "free", lambda device: 40 * 22 * COLUMN)
-    assert memory.slots(CONFIG, tiny.sampling(slots=0), mesh) == 2 * 16  # 32 of 0.8 x 40 leave nothing for sources
+    assert memory.slots(CONFIG, tiny.sampling(slots=0), place) == 2 * 16  # 32 of 0.8 x 40 leave nothing for sources
     assert "sampling: 16 slots on each device" in capsys.readouterr().out
     monkeypatch.setattr(memory, "free", lambda device: 10 * COLUMN)
     with pytest.raises(InputError, match=r"sampling\.slots=0: one slot, with 2 sources, takes .*; lower sampling"):
-        memory.slots(CONFIG, tiny.sampling(slots=0), mesh)
+        memory.slots(CONFIG, tiny.sampling(slots=0), place)
 
 
 def test_free_memory_is_some():
-    assert all(memory.free(device) > 10**6 for device in meshes.make().local_devices)
+    assert all(memory.free(device) > 10**6 for device in placement.make().mesh.local_devices)
 
 
 def test_an_engine_finds_its_slots():

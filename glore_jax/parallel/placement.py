@@ -1,0 +1,150 @@
+"""Where arrays lie: a mesh of devices and a table of rules, made from the group `sharding` of a configuration.
+
+It is handed down to whatever puts arrays on devices. What is computed does not depend on it, so a run can go on under
+another one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from glore_jax.errors import InputError
+from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel import rules
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Attributes: mesh (the devices), table (see `rules`). Mesh axes that the mesh lacks split nothing."""
+
+    mesh: Mesh
+    table: rules.Table = rules.PRESETS["replicated"]
+
+    def axes(self, name: str | None) -> tuple[str, ...]:
+        """The mesh axes of more than one device that a logical axis is split over."""
+        found = () if name is None else rules.axes_of(name, self.table)
+        return tuple(axis for axis in found if self.mesh.shape.get(axis, 1) > 1)
+
+    def parts(self, name: str | None) -> int:
+        """How many parts a logical axis is split into."""
+        return math.prod(self.mesh.shape[axis] for axis in self.axes(name))
+
+    def at(self, *names: str | None) -> NamedSharding:
+        """The sharding of an array with these logical axes; axes that come after them are whole.
+
+        Raises:
+          InputError: two of them go to one mesh axis.
+        """
+        taken: dict[str, str | None] = {}
+        for name in names:
+            for axis in self.axes(name):
+                if axis in taken:
+                    raise InputError(
+                        f"sharding: {taken[axis]} and {name} of one array [{', '.join(map(str, names))}] both go to "
+                        f"the mesh axis {axis}={self.mesh.shape[axis]}; set one of them in sharding.rules, e.g. "
+                        f"{name}=none"
+                    )
+                taken[axis] = name
+        found = [axes[0] if len(axes) == 1 else axes or None for axes in map(self.axes, names)]
+        while found and found[-1] is None:  # one way to say it, so that equal shardings compare equal
+            found.pop()
+        return NamedSharding(self.mesh, P(*found))
+
+    def constrain(self, x: jax.Array, *names: str | None) -> jax.Array:
+        """An array of a jitted function, which is split so from here on."""
+        return jax.lax.with_sharding_constraint(x, self.at(*names))
+
+    @property
+    def whole(self) -> NamedSharding:
+        """Of an array that every device has all of."""
+        return NamedSharding(self.mesh, P())
+
+    def of_params(self, boxed: Any) -> Any:
+        """Shardings of a tree of parameters, or shapes, that carry logical axis names.
+
+        Raises:
+          InputError: two axes of a parameter go to one mesh axis, or one does not divide by the devices it goes to.
+        """
+
+        def place(path: Any, box: Any) -> NamedSharding:
+            names = box.names if isinstance(box, nn.meta.AxisMetadata) else ()
+            found = self.at(*names)
+            for name, size in zip(names, nn.meta.unbox(box).shape, strict=False):
+                self.check(f"{name} in {jax.tree_util.keystr(path, simple=True, separator='/')}", name, size)
+            return found
+
+        is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)  # noqa: E731
+        return jax.tree_util.tree_map_with_path(place, boxed, is_leaf=is_box)
+
+    def check_units(self, units: Mapping[str, int]) -> None:
+        """InputError where an axis of a model cannot be split as the table says; `DecoderConfig.units` counts them."""
+        for name, size in units.items():
+            self.check(name, name, size)
+
+    def check(self, what: str, name: str, size: int) -> None:
+        """InputError where an axis of the model, of this size, does not divide by the devices it is split over.
+
+        Args:
+          what: it is, for the error.
+        """
+        if size % self.parts(name):
+            listed = " x ".join(f"sharding.{axis}={self.mesh.shape[axis]}" for axis in self.axes(name))
+            raise InputError(
+                f"sharding: {what} has {size} parts, which do not divide by {listed}; choose a divisor of {size}, or "
+                f"keep it whole with --config.sharding.rules={name}=none"
+            )
+
+    def check_rows(self, key: str, rows: int) -> None:
+        """InputError where a batch of so many rows cannot be split.
+
+        Args:
+          key: of the configuration, that says how many rows.
+        """
+        devices = self.parts("batch")
+        if rows % devices or rows < 1:
+            raise InputError(
+                f"{key}={rows} does not divide by the {devices} devices that rows are split over; make it a multiple "
+                f"of {devices}, e.g. {key}={max(devices, rows // devices * devices)}, or split them over fewer "
+                "(`devices`, or sharding.data and sharding.fsdp)"
+            )
+
+    def put(self, batch: Any) -> Any:
+        """Host arrays [B, ...] on the devices, rows split."""
+        return jax.device_put(batch, self.at("batch"))
+
+
+def make(settings: Mapping[str, Any] | None = None) -> Placement:
+    """A placement on all devices.
+
+    Args:
+      settings: the group `sharding`: `preset`, `rules` (see `rules.table`), and how many devices each axis has (see
+        `mesh.make`); None: rows split over all devices, which have the whole model each.
+
+    Raises:
+      InputError: an unknown preset or rule, sizes that do not come to the number of devices, or devices on an axis that
+        nothing is split over.
+    """
+    if settings is None:
+        return Placement(meshes.make())
+    preset = settings["preset"]
+    table = rules.table(preset, settings["rules"])
+    asked = {axis: settings[axis] for axis in meshes.AXES}
+    if preset == "fsdp+tensor" and not asked["tensor"]:
+        raise InputError("sharding.preset='fsdp+tensor': say how many devices tensor takes, e.g. sharding.tensor=2")
+    mesh = meshes.make(asked, rules.SPREAD[preset])
+    used = {axis for name in rules.NAMES for axis in rules.axes_of(name, table)}
+    if idle := {axis: size for axis, size in mesh.shape.items() if size > 1 and axis not in used}:
+        axis, size = next(iter(idle.items()))
+        raise InputError(
+            f"sharding.{axis}={size}: the preset {preset} splits nothing over {axis}, so {size} devices would compute "
+            f"the same; set sharding.{axis}=1, or another sharding.preset ({', '.join(rules.PRESETS)})"
+        )
+    return Placement(mesh, table)
