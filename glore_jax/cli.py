@@ -44,6 +44,7 @@ examples:
 _RUN = """\
 Runs every stage that is not done yet. Stop it when you like (Ctrl-C, SIGTERM, even kill -9) and type the
 same command again: it goes on where it stopped. A finished run typed again only prints its table.
+After SIGTERM a training saves its step; the last line is "preempted" and the exit code 0. After Ctrl-C it is 130.
 
 examples:
   glore run --config=configs/arithmetic.py --workdir=runs/seed0
@@ -312,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `glore`.
 
     Returns:
-      0; 2 where the input is at fault; 130 and 143 where Ctrl-C or SIGTERM stopped the run.
+      0, also where SIGTERM stopped the run; 2 where the input is at fault; 130 where Ctrl-C stopped it.
     """
     try:
         options, overrides = parse(sys.argv[1:] if argv is None else argv)

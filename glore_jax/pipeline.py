@@ -12,6 +12,7 @@ import errno
 import functools
 import os
 import resource
+import signal
 import sys
 import time
 import zlib
@@ -24,7 +25,7 @@ from ml_collections import ConfigDict
 
 from glore_jax import configuration, files, progress, workfolder
 from glore_jax.errors import InputError
-from glore_jax.interrupts import Interrupted, stoppable
+from glore_jax.interrupts import Interrupted, Stop, stoppable
 
 if TYPE_CHECKING:
     import jax
@@ -70,7 +71,8 @@ class StageContext:
       resumed: whether there is such earlier work.
       seed: the run's seed.
       input: the finished folder of a declared input, checked; InputError where it is damaged.
-      check: raises `Interrupted` where the run was asked to stop; for loops without a progress bar.
+      stop: `stop.check()` raises `Interrupted` where the run was asked to stop, for loops without a progress bar;
+        `stop.held()` has SIGTERM wait for a checkpoint.
       sharding: the group of the configuration that says how arrays are split over devices, which changes no result;
         None: each device has whole models and some of the rows.
     """
@@ -82,7 +84,7 @@ class StageContext:
     resumed: bool
     seed: int
     input: Callable[[str], Path]
-    check: Callable[[], None]
+    stop: Stop
     sharding: Any = None
 
     @functools.cached_property
@@ -99,7 +101,7 @@ class StageContext:
 
     def progress(self, total: int, unit: str, label: str, start: int = 0) -> AbstractContextManager[progress.Bar]:
         """A progress bar of this stage: `with context.progress(500, "steps", "train") as bar: bar.advance()`."""
-        return progress.track(total, unit, f"{self.stage.name}: {label}", start, self.check)
+        return progress.track(total, unit, f"{self.stage.name}: {label}", start, self.stop.check)
 
     def log(self, line: str) -> None:
         """Prints one line under the stage's name."""
@@ -160,10 +162,10 @@ def run(
             raise InputError(f"{option}={name}: no such stage; {configuration.nearest(name, names)}")
     forced = {only} if only else set(names[names.index(start_from) :]) if start_from else set()
     began = time.monotonic()
-    with stoppable() as check, workfolder.locked(workdir), _explained(workdir):
+    with stoppable() as stop, _last_word(), workfolder.locked(workdir), _explained(workdir):
         workfolder.agree(workdir, config.to_dict())
         workfolder.clean(workdir)
-        work = _Run(config, workdir, stages, check)
+        work = _Run(config, workdir, stages, stop)
         skipped = [stage.name for stage in stages if not work.make(stage, only, forced)]
         if len(skipped) < len(stages) and not only:
             progress.say(
@@ -238,6 +240,17 @@ def _part(stage: Stage, config: ConfigDict) -> dict[str, Any]:
 
 
 @contextmanager
+def _last_word() -> Iterator[None]:
+    """Whoever reads the log of a scheduler's job should see that it did not end by itself."""
+    try:
+        yield
+    except Interrupted as stop:
+        if stop.signal == signal.SIGTERM:
+            progress.say("preempted")
+        raise
+
+
+@contextmanager
 def _explained(workdir: Path) -> Iterator[None]:
     """Turns a full disk, met in a library that does not write through `files`, into an InputError."""
     try:
@@ -259,8 +272,8 @@ def _explained(workdir: Path) -> Iterator[None]:
 class _Run:
     """One run under way: which inputs have been checked, and the work on a single stage."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, stages: Sequence[Stage], check: Callable[[], None]):
-        self.config, self.workdir, self.check = config, workdir, check
+    def __init__(self, config: ConfigDict, workdir: Path, stages: Sequence[Stage], stop: Stop):
+        self.config, self.workdir, self.stop = config, workdir, stop
         self.stages = {stage.name: stage for stage in stages}
         self.sound: set[str] = set()  # stages whose files have been read through and found whole
 
@@ -268,7 +281,7 @@ class _Run:
         """Runs a stage unless it is done or not asked for; whether it did."""
         if only and stage.name != only:
             return False
-        self.check()
+        self.stop.check()
         if only:
             for name in stage.inputs:
                 self._require(stage, name)
@@ -305,7 +318,7 @@ class _Run:
             resumed=resumed,
             seed=_seed(self.config),
             input=lambda name: self._input(stage, name),
-            check=self.check,
+            stop=self.stop,
             sharding=self.config.get("sharding"),
         )
         began = time.monotonic()

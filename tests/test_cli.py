@@ -178,7 +178,7 @@ def _glore(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, config: str, number: int, code: int):
     arguments = ["run", f"--config={config}", f"--workdir={tmp_path / 'w'}"]
     with _glore(arguments, TOY_SLEEP="0.2") as process:
@@ -191,6 +191,7 @@ def test_a_signal_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, config: st
     assert process.returncode == code, err
     assert err == ""
     assert "stopped in stage squares; what is finished is kept. To go on, type the same command again." in out
+    assert out.endswith("\npreempted\n") == (number == signal.SIGTERM)
     with _glore(arguments) as again:
         out, err = again.communicate(timeout=30)
     assert again.returncode == 0, err

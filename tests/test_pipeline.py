@@ -406,15 +406,29 @@ def test_a_run_killed_at_any_change_on_disk_ends_with_the_same_artifacts(tmp_pat
 
 def test_a_signal_is_one_exception_and_is_never_lost():
     before = signal.getsignal(signal.SIGTERM)
-    with stoppable() as check:
-        check()
-        with pytest.raises(Interrupted) as stop:
+    with stoppable() as stop:
+        stop.check()
+        with pytest.raises(Interrupted) as found:
             signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Interrupted):
-            check()  # as if the first one had been dropped inside a finaliser
-    assert stop.value.exit_code == 143
-    assert isinstance(stop.value, KeyboardInterrupt)
+            stop.check()  # as if the first one had been dropped inside a finaliser
+    assert found.value.exit_code == 0
+    assert isinstance(found.value, KeyboardInterrupt)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_waits_where_it_is_held_and_ctrl_c_does_not():
+    with stoppable() as stop, pytest.raises(Interrupted) as found:
+        with stop.held() as asked:
+            assert not asked()
+            signal.raise_signal(signal.SIGTERM)
+            stop.check()
+            assert asked()
+        raise AssertionError("the end of the block raises")
+    assert found.value.signal == signal.SIGTERM
+    with pytest.raises(Interrupted) as found, stoppable() as stop, stop.held():
+        signal.raise_signal(signal.SIGINT)
+    assert found.value.exit_code == 130
 
 
 def test_the_machinery_does_not_import_jax():

@@ -104,7 +104,7 @@ def examples(
             pair.error,
             None if values is None else values[n],
         )
-        out.append(language_example(source, pair.target_tokens, prefix_lm))
+        out.append(language_example(source, pair.target_tokens, prefix_lm, f"{pair.problem_id}, pair {n}"))
     return out
 
 

@@ -77,7 +77,7 @@ def joined(
     try:
         yield
     except Interrupted as stop:
-        _fail(stop.exit_code, "", stop.signal.name)
+        _fail(128 + stop.signal, "", stop.signal.name, stop.exit_code)
     except KeyboardInterrupt:
         _fail(130, "", "SIGINT")
     except InputError as error:
@@ -200,11 +200,16 @@ def any_of(flag: bool) -> bool:
     return bool(np.any(process_allgather(np.array(flag))))
 
 
-def _fail(code: int, message: str, reason: str) -> None:
-    """Ends this process and the job; an orderly end would wait for the others, who may wait for this one."""
+def _fail(code: int, message: str, reason: str, exit_code: int | None = None) -> None:
+    """Ends this process and the job; an orderly end would wait for the others, who may wait for this one.
+
+    Args:
+      code: that the others are told; more than 128 hands a signal on.
+      exit_code: of this process, where it is another.
+    """
     sys.stdout.flush()
     assert _group.watch is not None
-    _group.watch.fail(code, message, reason.splitlines()[0] if reason else "")
+    _group.watch.fail(code, message, reason.splitlines()[0] if reason else "", exit_code)
 
 
 def _end() -> None:

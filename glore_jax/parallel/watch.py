@@ -51,7 +51,7 @@ class Watch:
         """Says nothing more, and misses nobody."""
         self._over.set()
 
-    def fail(self, code: int, message: str, reason: str) -> None:
+    def fail(self, code: int, message: str, reason: str, exit_code: int | None = None) -> None:
         """Ends this process and with it the job; does not return.
 
         What fails without an explanation (code 1) is often what another process's death has broken: so the others are
@@ -60,6 +60,7 @@ class Watch:
         Args:
           message: printed here; "" for none.
           reason: told to the others, in a line.
+          exit_code: where it is not the code that the others are told.
         """
         if message:
             print(f"{self._prefix()}{message}", file=sys.stderr, flush=True)
@@ -68,7 +69,7 @@ class Watch:
         self._leaves = True
         with contextlib.suppress(RuntimeError):
             self._say("ended", f"{code} {reason}")
-        self._exit(code)
+        self._exit(code if exit_code is None else exit_code)
 
     def _prefix(self) -> str:
         return f"process {self.index}: " if self.index else ""

@@ -21,7 +21,7 @@ from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.journal import Journal
 from glore_jax.text import pretrained
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import checkpoints, loop
+from glore_jax.training import checkpoints, loop, resuming
 from glore_jax.training.batches import Example
 
 MODEL, CURVE, ADAPTER = "model.safetensors", "curve.json", "adapter"
@@ -112,8 +112,8 @@ def train(
             f"(the shortest has {min(map(len, examples), default=0)}); raise its train.row_length"
         )
     total = loop.steps_of(settings, kept)
-    before = checkpoints.reached(context.checkpoint / name)
-    with context.progress(total, "steps", name, before) as bar:
+    before = resuming.reached(context.checkpoint / name)
+    with context.stop.held() as asked, context.progress(total, "steps", name, before) as bar:
         trained = loop.train(
             model,
             params,
@@ -124,6 +124,7 @@ def train(
             context.checkpoint / name,
             lambda tokens, metrics: bar.advance(1, loss=metrics.get("loss"), accuracy=metrics.get("accuracy")),
             tokenizer.new_marks,
+            asked,
         )
     last = trained.curve[-1]
     counts = {
@@ -134,6 +135,8 @@ def train(
         "token_accuracy": round(last["accuracy"], 4),
         "train_tokens_per_second": round(trained.tokens / max(trained.seconds, 1e-9)),
     }
+    if settings.on_bad_step == "skip":
+        counts["skipped_updates"] = trained.skipped
     return trained, counts
 
 

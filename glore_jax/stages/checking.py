@@ -30,7 +30,7 @@ from glore_jax.sampling import memory as sampling_memory
 from glore_jax.stages import artifacts, config_keys, counting, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import adaptation, optimizer
+from glore_jax.training import adaptation, bookkeeping, optimizer
 from glore_jax.training.batches import Example
 
 
@@ -151,6 +151,7 @@ def check_settings(config: Any) -> None:
         for name, settings in _trainings(config).items():
             place.check_rows(f"{name}.rows", settings.rows)
             optimizer.make(settings, 1)
+            bookkeeping.check_policy(name, settings.on_bad_step)
             if not settings.steps and settings.epochs <= 0:
                 raise InputError(f"{name}: steps and epochs are both 0; set one of them")
         artifacts.start_of(config.value, "value")

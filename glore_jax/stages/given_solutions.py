@@ -123,7 +123,7 @@ def labels(context: StageContext) -> dict[str, Any]:
     chosen = [trace for name, trace in _representatives(found).items() if name == trace.id]
     questions = {p.id: p for p in artifacts.read_problems(context, "train")}
     made, counts = step_labels.label(context, "base", questions, chosen)
-    rollouts = RolloutParts(context.folder, context.check)
+    rollouts = RolloutParts(context.folder, context.stop.check)
     texts = (rollout.text for mine in rollouts.values() for rollout in mine)
     unanswered = sum(answers.final_answer(text) is None for text in texts)
     if unanswered and unanswered == rollouts.count:

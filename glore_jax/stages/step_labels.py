@@ -82,7 +82,7 @@ def label(
     # step has no prefix to continue.
     rolled = [t for t in traces if t.num_steps > 1 and not (t.right and settings.propagation)]
     counts = _roll_out(context, student, problems, rolled)
-    rollouts = RolloutParts(context.folder, context.check)
+    rollouts = RolloutParts(context.folder, context.stop.check)
     made = labelling.make(traces, rollouts, settings.consistency, settings.propagation)
     return made, {"rollouts": rollouts.count} | counts
 
@@ -100,7 +100,7 @@ def finish(
     files.write_table(context.folder / "traces.parquet", traces, Solution)
     files.write_table(context.folder / "labels.parquet", made, StepLabels)
     files.write_table(context.folder / "balanced.parquet", balanced, StepLabels)
-    rollouts = RolloutParts(context.folder, context.check)
+    rollouts = RolloutParts(context.folder, context.stop.check)
     variants = _variants(traces, rollouts, made, settings.search == "all", context.seed)
     audit = audit_of(variants, balanced, false)
     if settings.search != "first":  # else nobody knows how many of K would have mended a prefix

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from glore_jax import decisions, files, tasks, workfolder
 from glore_jax.errors import InputError
 from glore_jax.evaluation import refinements
+from glore_jax.interrupts import Stop
 from glore_jax.method import refinement, refiners, reward_models
 from glore_jax.pipeline import Stage, StageContext
 from glore_jax.records import Candidate, Case, Problem, Solution
@@ -188,7 +189,7 @@ def of_finished(workdir: Path) -> StageContext:
         return workdir / name
 
     stage = Stage("answers", (), lambda context: {}, "answer questions", ())
-    return StageContext(stage, config, workdir, workdir, False, config.seed, finished, lambda: None)
+    return StageContext(stage, config, workdir, workdir, False, config.seed, finished, Stop())
 
 
 def answers_to(context: StageContext, questions: Sequence[str]) -> list[Candidate]:

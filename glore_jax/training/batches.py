@@ -7,6 +7,7 @@ value models differ only in what the targets mean: the next token, or a probabil
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ class Example:
       weights: [T] how much each position counts in the loss.
       source: how many of the tokens were given; what follows was written.
       prefix: length of the source that may be attended to in both directions (0: causal).
+      id: of the record that it was made of, for whoever has to look at it.
     """
 
     tokens: np.ndarray
@@ -29,12 +31,13 @@ class Example:
     weights: np.ndarray
     source: int
     prefix: int = 0
+    id: str = ""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-def language_example(source: Sequence[int], target: Sequence[int], prefix_lm: bool = False) -> Example:
+def language_example(source: Sequence[int], target: Sequence[int], prefix_lm: bool = False, id: str = "") -> Example:
     """Next-token prediction of `target` after `source`; the loss is on the target alone.
 
     A prefix LM reads the source in both directions, all but its last token: that one begins the
@@ -47,11 +50,16 @@ def language_example(source: Sequence[int], target: Sequence[int], prefix_lm: bo
     weights = np.zeros(len(tokens) - 1, np.float32)
     weights[len(source) - 1 :] = 1.0
     prefix = len(source) - 1 if prefix_lm else 0
-    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source), prefix)
+    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source), prefix, id)
 
 
 def value_example(
-    source: Sequence[int], tokens: Sequence[int], ends: Sequence[int], labels: Sequence[float], prefix_lm: bool = False
+    source: Sequence[int],
+    tokens: Sequence[int],
+    ends: Sequence[int],
+    labels: Sequence[float],
+    prefix_lm: bool = False,
+    id: str = "",
 ) -> Example:
     """Step values: at the last token of each labelled step the target is its label.
 
@@ -67,7 +75,7 @@ def value_example(
         if label >= 0:
             targets[len(source) + end - 1] = label
             weights[len(source) + end - 1] = 1.0
-    return Example(ids, targets, weights, len(source), len(source) - 1 if prefix_lm else 0)
+    return Example(ids, targets, weights, len(source), len(source) - 1 if prefix_lm else 0, id)
 
 
 def pack(examples: Sequence[Example], row_length: int) -> list[list[int]]:
@@ -135,19 +143,26 @@ def epochs(
     Raises:
       ValueError: there are no examples, which would never fill a batch.
     """
+    for rows in itertools.islice(_plan(examples, row_length, batch_rows, seed), start, None):
+        yield _fill(examples, rows, row_length)
+
+
+def members(examples: Sequence[Example], row_length: int, batch_rows: int, seed: int, number: int) -> list[str]:
+    """Ids of the examples in a batch of `epochs`, the first one being number 0; one without an id by its place."""
+    rows = next(itertools.islice(_plan(examples, row_length, batch_rows, seed), number, None))
+    return [examples[i].id or f"#{i}" for row in rows for i in row]
+
+
+def _plan(examples: Sequence[Example], row_length: int, batch_rows: int, seed: int) -> Iterator[list[list[int]]]:
+    """Endless batches as indices of examples by row."""
     if not examples:
         raise ValueError("no examples to make batches of")
-    epoch = done = 0
-    while True:
+    for epoch in itertools.count():
         order = np.random.default_rng((seed, epoch)).permutation(len(examples))
-        shuffled = [examples[i] for i in order]
-        rows = pack(shuffled, row_length)
+        rows = pack([examples[i] for i in order], row_length)
         mix = np.random.default_rng((seed, epoch, 1)).permutation(len(rows))
-        rows = [rows[i] for i in mix]
+        rows = [[int(order[j]) for j in rows[i]] for i in mix]
         while len(rows) < batch_rows:  # a data set smaller than a batch is repeated
             rows = rows + rows
         for at in range(0, len(rows) - batch_rows + 1, batch_rows):
-            if done >= start:
-                yield _fill(shuffled, rows[at : at + batch_rows], row_length)
-            done += 1
-        epoch += 1
+            yield rows[at : at + batch_rows]

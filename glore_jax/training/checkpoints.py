@@ -1,4 +1,4 @@
-"""Two kinds of files: Orbax checkpoints of a training under way, and finished models as safetensors."""
+"""Finished models as safetensors; `resuming` has the checkpoints of a training under way."""
 
 from __future__ import annotations
 
@@ -10,42 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from glore_jax import files
 from glore_jax.errors import InputError
-
-
-class Progress:
-    """Checkpoints of one training under way, in `folder`; the newest is kept."""
-
-    def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-        self.manager = ocp.CheckpointManager(folder.resolve(), options=options)
-
-    def restore(self, state: Any) -> tuple[Any, list[dict[str, float]]]:
-        """The newest state, with the placement of `state`, and the curve so far; or `state` and no curve."""
-        step = self.manager.latest_step()
-        if step is None:
-            return state, []
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), curve=ocp.args.JsonRestore())
-        restored = self.manager.restore(step, args=args)
-        return restored["state"], list(restored["curve"]["points"])
-
-    def save(self, step: int, state: Any, curve: list[dict[str, float]]) -> None:
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), curve=ocp.args.JsonSave({"points": curve}))
-        self.manager.save(step, args=args)
-
-    def close(self) -> None:
-        self.manager.close()
-
-
-def reached(folder: Path) -> int:
-    """Steps behind the newest checkpoint in a folder; 0 where there is none."""
-    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
-    return max(steps, default=0)
 
 
 def save_model(path: Path, params: Any, config: dict[str, Any], dtype: str = "float32") -> None:

@@ -49,3 +49,20 @@ def make(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step
+
+
+def guarded(train_step: Callable) -> Callable:
+    """`train_step(state, batch, frozen, limit)`, which leaves out updates whose loss or gradients are bad.
+
+    Bad are numbers that are none, and a loss above `limit`. The state stays as it was then, but for its count of steps,
+    and `metrics["skipped"]` is 1.
+    """
+
+    def guarded_step(state: TrainState, batch: Any, frozen: Any, limit: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        after, metrics = train_step(state, batch, frozen)
+        good = jnp.isfinite(metrics["gradient_norm"]) & jnp.isfinite(metrics["loss"]) & (metrics["loss"] <= limit)
+        before = state.replace(step=after.step)
+        after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
+        return after, metrics | {"skipped": 1.0 - good.astype(jnp.float32)}
+
+    return guarded_step

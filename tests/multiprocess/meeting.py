@@ -2,7 +2,7 @@
 
 import os
 
-from glore_jax.parallel import hosts
+from glore_jax.parallel import hosts, votes
 
 
 def meet(index: int, count: int) -> None:
@@ -16,6 +16,9 @@ def meet(index: int, count: int) -> None:
         shares = hosts.gather("shares", hosts.share(range(7)))
         assert sorted(n for share in shares for n in share) == list(range(7))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        vote = votes.Votes(2)
+        heard = [vote.of(index == 1 and step == 3, False) for step in range(6)]
+        assert heard == [[step == 4, False] for step in range(6)]
         print("met")
 
 

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from glore_jax import cli, configuration, files, pipeline, stages
 from glore_jax.errors import InputError
+from glore_jax.interrupts import Stop
 from glore_jax.method import reward_models
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Judged, Problem, Scored, Solution, StepLabels
@@ -62,7 +63,7 @@ def context_of(folder: Path, name: str, config: ConfigDict) -> StageContext:
     stage = next(stage for stage in stages.of(config) if stage.name == name)
     (folder / name).mkdir(parents=True)
     part = ConfigDict(configuration.select(config, stage.config_keys))
-    return StageContext(stage, part, folder, folder / name, False, 0, lambda given: folder / given, lambda: None)
+    return StageContext(stage, part, folder, folder / name, False, 0, lambda given: folder / given, Stop())
 
 
 def prepared(folder: Path, rows: list[dict[str, Any]], *overrides: str) -> ConfigDict:

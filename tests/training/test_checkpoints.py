@@ -1,4 +1,4 @@
-"""Models and checkpoints come back as they were written, and damaged ones are named."""
+"""Models come back as they were written, and damaged ones are named."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from glore_jax.errors import InputError
-from glore_jax.parallel import mesh as meshes
 from glore_jax.training import checkpoints
 
 CONFIG = {"vocab_size": tiny.VOCAB, "d_model": 16}
@@ -62,21 +59,3 @@ def test_a_damaged_model_is_named(tmp_path: Path, how: str):
     ) as error:
         checkpoints.load_model(path)
     assert str(path) in str(error.value)
-
-
-def test_the_newest_state_comes_back_with_its_curve_and_placement(tmp_path: Path):
-    mesh = meshes.make()
-    rows = NamedSharding(mesh, P("data"))
-    state = {"step": jnp.int32(0), "w": jax.device_put(jnp.arange(4.0), rows)}
-    progress = checkpoints.Progress(tmp_path / "run")
-    assert progress.restore(state) == (state, [])
-    for step in (1, 2, 5):
-        curve = [{"step": step, "loss": 1 / 3}]
-        progress.save(step, {"step": jnp.int32(step), "w": state["w"] + step}, curve)
-    progress.close()
-    found, curve = checkpoints.Progress(tmp_path / "run").restore(state)
-    assert int(found["step"]) == 5
-    np.testing.assert_array_equal(found["w"], [5, 6, 7, 8])
-    assert found["w"].sharding == rows
-    assert curve == [{"step": 5, "loss": 1 / 3}]  # to the last bit
-    assert len([p for p in (tmp_path / "run").iterdir() if p.name.isdigit()]) == 1  # only the newest is kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 import tiny
 
 from glore_jax.errors import InputError
+from glore_jax.interrupts import Interrupted
 from glore_jax.models import value_head
 from glore_jax.parallel import placement
-from glore_jax.training import batches, checkpoints, loop, losses
+from glore_jax.training import batches, loop, losses, resuming
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -28,12 +30,11 @@ def make_examples(count: int = 12, seed: int = 0) -> list[batches.Example]:
 
 def train(folder: Path | None = None, loss: Any = losses.language, params: Any = None, **options: Any) -> loop.Trained:
     model, decoder_params = tiny.random_decoder()
-    call = {"examples": make_examples(), "seed": 0, "advance": lambda tokens, metrics: None} | {
-        name: options.pop(name) for name in ("examples", "seed", "advance") if name in options
-    }
+    call = {"examples": make_examples(), "seed": 0, "advance": lambda tokens, metrics: None, "asked": lambda: False}
+    call |= {name: options.pop(name) for name in call if name in options}
     start = params or {"decoder": decoder_params}
     settings = tiny.training(**options)
-    return loop.train(model, start, loss, call["examples"], settings, call["seed"], folder, call["advance"])
+    return loop.train(model, start, loss, settings=settings, folder=folder, **call)
 
 
 def assert_equal(a: loop.Trained, b: loop.Trained) -> None:
@@ -73,8 +74,8 @@ def test_a_cut_training_ends_bit_equal_to_an_uncut_one(tmp_path: Path, optimizer
     assert uncut.curve[-1]["loss"] < uncut.curve[0]["loss"]
     with pytest.raises(tiny.Cut):
         train(tmp_path, advance=tiny.cut_at(4), **options)
-    assert checkpoints.reached(tmp_path) == 3  # where the progress bar goes on
-    assert checkpoints.reached(tmp_path / "nowhere") == 0
+    assert resuming.reached(tmp_path) == 3  # where the progress bar goes on
+    assert resuming.reached(tmp_path / "nowhere") == 0
     steps: list[int] = []
     resumed = train(tmp_path, advance=lambda tokens, metrics: steps.append(tokens), **options)
     assert len(steps) == 3  # steps 4 to 6: the three before the cut were kept
@@ -89,6 +90,15 @@ def test_a_training_cut_before_its_first_checkpoint_begins_anew(tmp_path: Path):
     assert_equal(train(tmp_path), train())
 
 
+def test_a_training_that_is_asked_to_stop_saves_the_step_it_is_at(tmp_path: Path):
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted) as stop:
+        train(tmp_path, asked=lambda: next(asked))
+    assert (stop.value.signal, stop.value.exit_code) == (signal.SIGTERM, 0)
+    assert resuming.reached(tmp_path) == 3
+    assert_equal(train(tmp_path), train())
+
+
 def test_training_depends_on_its_seed_alone():
     assert_equal(train(seed=3), train(seed=3))
     assert train(seed=3).curve != train(seed=4).curve
@@ -100,16 +110,6 @@ def test_start_parameters_survive():
     on_devices = {"decoder": jax.device_put(params, placement.make().whole)}
     assert_equal(train(params=on_devices), train())
     jax.tree.map(np.testing.assert_array_equal, on_devices["decoder"], params)
-
-
-def test_a_loss_that_is_no_number_names_the_step(tmp_path: Path):
-    def sour(model: Any, params: Any, batch: Any) -> Any:
-        total, sums = losses.language(model, params, batch)
-        return total * 1e38 * 1e38 * 1e38, sums
-
-    with pytest.raises(InputError, match=r"the loss is (inf|nan) at step 1 of 6; lower train\.learning_rate"):
-        train(tmp_path, loss=sour, checkpoint_seconds=-1)
-    assert checkpoints.Progress(tmp_path).restore(None) == (None, [])  # and is not kept as a checkpoint
 
 
 def test_a_train_step_is_traced_once(tmp_path: Path):
