@@ -27,6 +27,7 @@ examples:
   glore train --config=configs/traces_value.py --workdir=runs/values --config.task.when=A --config.task.where=B
                                                                        value models from judged solutions
   glore check --config=configs/arithmetic.py                           what it would take
+  glore compile --config=configs/gsm8k_llama2_7b.py --topology=v5e:8x8  what it takes of a TPU pod, without one
   glore stages --workdir=runs/seed0                                    what is done, and what is not
   glore report runs/seed0 runs/seed1 runs/seed2                        several seeds in one table
   glore score --model=runs/seed0/sorm --input=solutions.jsonl --output=values.jsonl
@@ -112,6 +113,22 @@ examples:
   glore check --config=configs/arithmetic.py
   glore check --config=configs/gsm8k_llama2_7b.py --config.base.path=FOLDER"""
 
+_COMPILE = """\
+Compiles the steps of a run for a slice of a TPU pod, which need not be there, and says what they take of it: bytes on
+each device, operations, bytes that collectives move, the least time of a step, and the chip-hours of the whole run. Of
+a published model neither the folder nor the weights are needed, and no network. Exits with 1 where a step has no room,
+and says which change gives it some. Needs the extra `tpu-compile`; a step of a large model takes minutes.
+
+--fingerprint prints a hash of each compiled step instead: the same before and after a change to the code that changes
+nothing of what is computed. Without --topology it is of the devices here.
+
+examples:
+  glore compile --config=configs/gsm8k_llama2_13b.py --topology=v5e:16x16
+  glore compile --config=configs/gsm8k_llama2_13b.py --stage=decode --topology=v5p-64 --json
+  glore compile --config=configs/gsm8k_llama2_7b.py --stage=sft --topology=v5e-64 \\
+      --config.sharding.preset=fsdp --config.sft.train.rows=64
+  glore compile --config=configs/arithmetic.py --stage=sft --fingerprint"""
+
 _STAGES = """\
 Lists the stages of a work folder: done; partial (begun); missing; stale (made by another version, or from
 inputs that have changed); damaged (files missing or changed).
@@ -173,7 +190,8 @@ examples:
       a value model of a run, for token classification; value.surprise and prefix_lm must be off"""
 
 BENCHMARKS = ("processbench", "where", "when")  # evaluation/benchmarks.py has what each measures
-_CONFIGURED = ("run", "train", "check", "label")  # commands that take --config.KEY=VALUE
+COMPILED = ("sft", "expert_iteration", "orm", "sorm", "refiner", "prefill", "decode")  # as stages/programs.py has them
+_CONFIGURED = ("run", "train", "check", "compile", "label")  # commands that take --config.KEY=VALUE
 _STATE_COLOURS = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red", "missing": "dim"}
 
 
@@ -210,6 +228,12 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     audit.add_argument("workdir", type=Path, metavar="DIR", help="work folder of `glore run` or `glore label`")
     check = made.add_parser("check", help="say what a run would take, and what is wrong with it", description=_CHECK)
     check.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
+    compiling = made.add_parser("compile", help="what a run takes of a TPU pod, without one", description=_COMPILE)
+    compiling.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="Python file with get_config()")
+    compiling.add_argument("--stage", default="all", choices=(*COMPILED, "all"), help="whose step is compiled (all)")
+    compiling.add_argument("--topology", default="", metavar="NAME", help="v5e:16x16 or v5e-256, and so on")
+    compiling.add_argument("--json", action="store_true", help="print JSON")
+    compiling.add_argument("--fingerprint", action="store_true", help="print a hash of each compiled step")
     listing = made.add_parser("stages", help="list the stages of a work folder", description=_STAGES)
     listing.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="the work folder")
     report = made.add_parser("report", help="print the table of finished runs", description=_REPORT)
@@ -249,6 +273,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "label": label,
         "label-report": audit,
         "check": check,
+        "compile": compiling,
         "stages": listing,
         "report": report,
         "score": score,
@@ -313,7 +338,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `glore`.
 
     Returns:
-      0, also where SIGTERM stopped the run; 2 where the input is at fault; 130 where Ctrl-C stopped it.
+      0, also where SIGTERM stopped the run; 1 where `glore compile` found no room for a step; 2 where the input is at
+      fault; 130 where Ctrl-C stopped it.
     """
     try:
         options, overrides = parse(sys.argv[1:] if argv is None else argv)
@@ -327,6 +353,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stages.print_labels(options.workdir)
         elif options.command == "check":
             _check(options, overrides)
+        elif options.command == "compile":
+            return _compile(options, overrides)
         elif options.command == "stages":
             _print_stages(options.workdir)
         elif options.command == "report":
@@ -423,6 +451,22 @@ def _check(options: argparse.Namespace, overrides: list[str]) -> None:
     from glore_jax import stages
 
     stages.check(config)
+
+
+def _compile(options: argparse.Namespace, overrides: list[str]) -> int:
+    if not options.topology and not options.fingerprint:
+        raise InputError("--topology is missing: which slice of a TPU pod to compile for, as --topology=v5e:16x16")
+    config = configuration.load(options.config, overrides)
+    prepare_jax(config)
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)  # what is kept for other machines cannot be read here
+    if options.topology:
+        jax.config.update("jax_platforms", "cpu")  # a TPU that is there need not be taken
+    from glore_jax.stages import compiling
+
+    what = compiling.fingerprints if options.fingerprint else compiling.report
+    return what(config, options.stage, options.topology, options.json)
 
 
 def prepare_jax(config: ConfigDict) -> None:

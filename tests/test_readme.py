@@ -64,7 +64,7 @@ def commands() -> list[tuple[str, str]]:
 
 def check_glore(words: list[str]) -> None:
     options, overrides = cli.parse(words)
-    if options.command in ("check", "label"):
+    if options.command in ("check", "compile", "label"):
         configuration.load(options.config, overrides)
     if options.command in ("run", "train"):
         config = configuration.load(options.config, overrides)
@@ -126,6 +126,7 @@ def test_commands_in_running_text_exist(page: Path):
                 "label",
                 "label-report",
                 "check",
+                "compile",
                 "stages",
                 "report",
                 "score",

@@ -7,7 +7,8 @@ positions of long rows. All four axes are always there; one of a single device s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -17,18 +18,21 @@ from glore_jax.errors import InputError
 AXES = ("data", "fsdp", "tensor", "sequence")
 
 
-def make(asked: Mapping[str, int] | None = None, rest: str = "data") -> Mesh:
+def make(asked: Mapping[str, int] | None = None, rest: str = "data", devices: Sequence[Any] | None = None) -> Mesh:
     """All devices, on axes of the sizes that are asked for.
 
     Args:
       asked: sizes by axis; 0, or an axis that is left out, is not said.
       rest: the axis that takes the devices that are left, or `data` where this one's size is asked for. Other axes of
         which nothing is said have one device.
+      devices: others than those here, to compile for.
 
     Raises:
       InputError: the sizes do not come to the number of devices.
     """
-    return jax.make_mesh(sizes(jax.device_count(), asked or {}, rest), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    count = jax.device_count() if devices is None else len(devices)
+    shape, types = sizes(count, asked or {}, rest), (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
 
 
 def sizes(devices: int, asked: Mapping[str, int], rest: str = "data") -> tuple[int, ...]:

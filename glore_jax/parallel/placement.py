@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -121,25 +121,26 @@ class Placement:
         return jax.device_put(batch, self.at("batch"))
 
 
-def make(settings: Mapping[str, Any] | None = None) -> Placement:
+def make(settings: Mapping[str, Any] | None = None, devices: Sequence[Any] | None = None) -> Placement:
     """A placement on all devices.
 
     Args:
       settings: the group `sharding`: `preset`, `rules` (see `rules.table`), and how many devices each axis has (see
         `mesh.make`); None: rows split over all devices, which have the whole model each.
+      devices: others than those here, to compile for.
 
     Raises:
       InputError: an unknown preset or rule, sizes that do not come to the number of devices, or devices on an axis that
         nothing is split over.
     """
     if settings is None:
-        return Placement(meshes.make())
+        return Placement(meshes.make(devices=devices))
     preset = settings["preset"]
     table = rules.table(preset, settings["rules"])
     asked = {axis: settings[axis] for axis in meshes.AXES}
     if preset == "fsdp+tensor" and not asked["tensor"]:
         raise InputError("sharding.preset='fsdp+tensor': say how many devices tensor takes, e.g. sharding.tensor=2")
-    mesh = meshes.make(asked, rules.SPREAD[preset])
+    mesh = meshes.make(asked, rules.SPREAD[preset], devices)
     used = {axis for name in rules.NAMES for axis in rules.axes_of(name, table)}
     if idle := {axis: size for axis, size in mesh.shape.items() if size > 1 and axis not in used}:
         axis, size = next(iter(idle.items()))

@@ -13,7 +13,7 @@ from glore_jax.parallel.placement import Placement
 from glore_jax.progress import say, size
 from glore_jax.sampling import decode, kv_cache
 
-_SHARE = 0.8  # of the free memory: a chunk of decoding steps takes some for itself
+SHARE = 0.8  # of the free memory: a chunk of decoding steps takes some for itself
 _MOST = 512  # slots on a device; more decode no faster
 
 
@@ -42,7 +42,21 @@ def slots(config: DecoderConfig, settings: Any, placement: Placement) -> int:
     if settings.slots:
         placement.check_rows("sampling.slots", settings.slots)
         return settings.slots
-    room = int(_SHARE * min(map(free, placement.mesh.local_devices)))
+    room = int(SHARE * min(map(free, placement.mesh.local_devices)))
+    each = most(config, settings, room)
+    say(f"sampling: {each} slots on each device, {size(taken(config, settings, each, 1)['slots'])} of {size(room)}")
+    return each * placement.parts("batch")
+
+
+def most(config: DecoderConfig, settings: Any, room: int) -> int:
+    """The slots on a device, a power of two, for which there is room beside the parameters.
+
+    Args:
+      room: bytes, without those that decoding takes for itself.
+
+    Raises:
+      InputError: there is none for one.
+    """
     each = _MOST
     while each and sum(taken(config, settings, each, 1).values()) > room:
         each //= 2
@@ -52,8 +66,7 @@ def slots(config: DecoderConfig, settings: Any, placement: Placement) -> int:
             f"sampling.slots=0: one slot, with {settings.sources} sources, takes {size(one)}, and a device has "
             f"{size(room)} for them; lower sampling.sources, sampling.buckets or sampling.max_new_tokens"
         )
-    say(f"sampling: {each} slots on each device, {size(taken(config, settings, each, 1)['slots'])} of {size(room)}")
-    return each * placement.parts("batch")
+    return each
 
 
 def free(device: Any) -> int:

@@ -113,6 +113,19 @@ def plan(config: Any) -> Plan:
     return Plan(model, numbers, given.problems, len(examples) - len(kept), work, rollouts, learning, *memory)
 
 
+def given(config: Any) -> counting.Given:
+    """What is known of a run's problems: counted on them, or assumed where they or the tokenizer are not there."""
+    try:
+        tokenizer = taking_base.tokenizer_of(config)
+        splits = tasks.load(config.task)
+    except InputError:
+        return counting.assumed(config)
+    rows = {name: getattr(splits, name) for name in artifacts.SPLITS}
+    longest = taking_base.check_questions(config.sampling, tokenizer, [p for split in rows.values() for p in split])
+    gold = ei.gold_examples(tokenizer, rows["train"], prefix_lm=False)
+    return _given(config, rows, [e for e in gold if len(e) <= config.sft.train.row_length], longest)
+
+
 def _given(config: Any, rows: Mapping[str, Sequence[Problem]], gold: Sequence[Example], longest: int) -> counting.Given:
     """What is known of problems that are there.
 

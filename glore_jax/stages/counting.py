@@ -25,12 +25,14 @@ class Given:
       prefixes: of a worked solution, on average: one less than its steps.
       written: tokens of the worked solutions of train, with their questions; 0 where there are none.
       draft: tokens of a question with a draft.
+      measured: whether this was counted on the problems, or is assumed.
     """
 
     problems: dict[str, int]
     prefixes: float
     written: int
     draft: float
+    measured: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ def assumed(config: Any) -> Given:
     """Of problems and a tokenizer that are not there: `STEPS` steps a solution, drafts as long as they may be."""
     counts = tasks.sizes(config.task)
     draft = max(config.sampling.buckets)  # the longest source of a refiner holds a question and a draft
-    return Given(counts, STEPS - 1, counts["train"] * draft, draft)
+    return Given(counts, STEPS - 1, counts["train"] * draft, draft, measured=False)
 
 
 def rollouts(config: Any, given: Given) -> int:

@@ -15,13 +15,13 @@ from typing import Any
 import jax
 
 from glore_jax.errors import InputError
-from glore_jax.models import adapters, huggingface, lora, tensors, vocabulary
+from glore_jax.models import adapters, huggingface, lora, published, tensors, vocabulary
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.stages import artifacts
 from glore_jax.text import formats, pretrained
-from glore_jax.text.tokenizers import BAD, DRAFT, REWRITE, VALUE_MARKS, Tokenizer
+from glore_jax.text.tokenizers import BAD, DRAFT, MARKS, REWRITE, STEP_END, VALUE_MARKS, Tokenizer
 from glore_jax.training import checkpoints
 
 _STEPS = 9  # of a draft, for which a refiner's source has room with a value each
@@ -133,6 +133,23 @@ def describe(config: Any, tokenizer: Tokenizer) -> DecoderConfig:
     if adapter is not None:
         adapters.describe(adapter, CausalLM(Decoder(model)))
     return vocabulary.grown(model, tokenizer.vocab_size) if published else model
+
+
+def planned(config: Any) -> tuple[DecoderConfig, tuple[int, ...]]:
+    """The base model that the stage would write, and the ids of its new marks.
+
+    Of a published model whose folder is not there, by the sizes that are known of it (`models.published`).
+
+    Raises:
+      InputError: no such folder, and none of a published model.
+    """
+    if not config.base.path or Path(config.base.path).exists():
+        tokenizer = tokenizer_of(config)
+        return describe(config, tokenizer), tokenizer.new_marks
+    model, tokens = published.describe(Path(config.base.path).name)
+    marks = [mark for mark in MARKS if mark != STEP_END] if config.base.marks == "tokens" else []
+    size = tokens + len(marks)
+    return vocabulary.grown(model, size), tuple(range(tokens, size))
 
 
 def _is_published(folder: Path) -> bool:

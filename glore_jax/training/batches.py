@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 
 
@@ -101,17 +102,17 @@ def pack(examples: Sequence[Example], row_length: int) -> list[list[int]]:
     return full + [members for _, members in open_rows]
 
 
+_KINDS = {"tokens": np.int32, "positions": np.int32, "segments": np.int32, "prefix": np.bool_, "written": np.bool_}
+_KINDS |= {"targets": np.float32, "weights": np.float32}
+
+
+def shapes(rows: int, row_length: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of a batch of `epochs`."""
+    return {name: jax.ShapeDtypeStruct((rows, row_length), kind) for name, kind in _KINDS.items()}
+
+
 def _fill(examples: Sequence[Example], rows: Sequence[Sequence[int]], row_length: int) -> dict[str, np.ndarray]:
-    shape = (len(rows), row_length)
-    batch = {
-        "tokens": np.zeros(shape, np.int32),
-        "positions": np.zeros(shape, np.int32),
-        "segments": np.zeros(shape, np.int32),
-        "prefix": np.zeros(shape, bool),
-        "written": np.zeros(shape, bool),
-        "targets": np.zeros(shape, np.float32),
-        "weights": np.zeros(shape, np.float32),
-    }
+    batch = {name: np.zeros((len(rows), row_length), kind) for name, kind in _KINDS.items()}
     for r, members in enumerate(rows):
         at = 0
         for segment, i in enumerate(members, 1):

@@ -1,0 +1,40 @@
+"""The sampler's programs before there are weights: what `work` calls, lowered for shapes alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from glore_jax.models.decoder import Decoder
+from glore_jax.parallel import programs
+from glore_jax.parallel.placement import Placement
+from glore_jax.sampling import decode, kv_cache
+
+
+def params(model: Decoder, shapes: Any, place: Placement) -> Any:
+    """The parameters as `Engine` keeps them; `shapes` as they were read."""
+    return programs.shapes(shapes, place.whole)
+
+
+def slots(model: Decoder, shapes: decode.Shapes, place: Placement) -> decode.Slots:
+    held = jax.eval_shape(lambda: decode.empty(model.config, shapes))
+    return programs.shapes(held, jax.tree.map(lambda x: place.at("batch") if x.ndim else place.whole, held))
+
+
+def prefilled(model: Decoder, shapes: decode.Shapes, place: Placement) -> Any:
+    """The sources that were read last, of which any group may take one."""
+    found = jax.eval_shape(lambda: kv_cache.zeros(model.config, shapes.sources, shapes.prefix_columns))
+    return programs.shapes(found, place.whole)
+
+
+def prefill(model: Decoder, shapes: decode.Shapes, params: Any, place: Placement) -> jax.stages.Lowered:
+    rows = (shapes.sources, shapes.prefix_columns), (shapes.sources,), (shapes.sources,)
+    batch = [jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place.at("batch")) for shape in rows]
+    return decode.prefill.lower(model, shapes, params, *batch)
+
+
+def decode_chunk(model: Decoder, shapes: decode.Shapes, params: Any, place: Placement) -> jax.stages.Lowered:
+    key = programs.shapes(jax.eval_shape(lambda: jax.random.key(0)), place.whole)
+    return decode.decode_chunk.lower(model, shapes, params, slots(model, shapes, place), key)

@@ -1,0 +1,84 @@
+"""The cheapest change with which a step has room on its devices.
+
+Tried are, from what costs least on: less that is computed together or kept, models split over the devices, more chips.
+What parameters and cache alone leave no room for is passed over; of the others the compiler says whether it fits.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from glore_jax.configuration import PREFIX
+from glore_jax.errors import InputError
+from glore_jax.parallel import topologies
+from glore_jax.parallel.topologies import Slice
+from glore_jax.stages import programs
+from glore_jax.stages.programs import TRAININGS, Run
+
+_TRIED = 6  # compilations, of up to a few minutes each
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Attributes: keys (of the configuration, and their new values), slice."""
+
+    keys: dict[str, Any]
+    slice: Slice
+    topology: str = ""  # where the slice is another one
+
+    @property
+    def text(self) -> str:
+        """As it is typed."""
+        words = [f"{PREFIX}{key}={value}" for key, value in self.keys.items()]
+        return " ".join([*words, *([f"--topology={self.topology}"] if self.topology else [])])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"keys": self.keys, "topology": self.slice.topology, "typed": self.text}
+
+
+def cheapest(config: ConfigDict, slice_: Slice, stage: str) -> Change | None:
+    """The first change that fits; None where none of those that were tried does."""
+    tried = 0
+    for change in _changes(config, slice_, stage):
+        if tried == _TRIED:
+            return None
+        changed = copy.deepcopy(config)
+        changed.update_from_flattened_dict(change.keys)
+        try:
+            run = Run(changed, change.slice, topologies.devices(change.slice))
+            program = run.program(stage)
+        except InputError:  # rows or parts of the model that cannot be split so
+            continue
+        if program.arguments + program.beside > change.slice.chip.memory:
+            continue
+        tried += 1
+        if not programs.compile(run, program).refusal:
+            return change
+    return None
+
+
+def _changes(config: Any, slice_: Slice, stage: str) -> Iterator[Change]:
+    less = list(_less_at_once(config, stage))
+    yield from (Change(keys, slice_) for keys in less)
+    split = [{"sharding.preset": preset} for preset in ("fsdp", "tensor") if config.sharding.preset != preset]
+    yield from (Change(keys, slice_) for keys in split)
+    yield from (Change(more | less[-1], slice_) for more in split if less)
+    for larger in topologies.larger(slice_):
+        yield from (Change(keys, larger, larger.topology) for keys in ({}, *split))
+
+
+def _less_at_once(config: Any, stage: str) -> Iterator[dict[str, Any]]:
+    """Keys by which less is computed together or kept, and nothing else changes but the batch."""
+    if stage in TRAININGS:
+        rows = config[stage].train.rows
+        yield from ({f"{stage}.train.rows": rows // n} for n in (2, 4, 8) if rows % n == 0)
+    elif stage == "prefill":
+        yield from ({"sampling.sources": config.sampling.sources // n} for n in (2, 4) if config.sampling.sources >= n)
+    else:
+        slots = config.sampling.slots
+        yield from ({"sampling.slots": slots // n} for n in (2, 4, 8) if slots >= n)

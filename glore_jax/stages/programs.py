@@ -1,0 +1,186 @@
+"""The programs that a run computes, compiled before there are weights, problems or even devices.
+
+Training steps and the sampler's programs are lowered as the stages make them, of the shapes that a configuration says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from glore_jax.models import decoder, flops, value_head
+from glore_jax.models.decoder import Decoder
+from glore_jax.parallel import collectives, placement, programs, roofline
+from glore_jax.parallel.collectives import Moved
+from glore_jax.parallel.programs import Memory, TooLarge
+from glore_jax.parallel.roofline import Roofline
+from glore_jax.parallel.topologies import Slice
+from glore_jax.progress import size
+from glore_jax.sampling import decode
+from glore_jax.sampling import memory as sampling_memory
+from glore_jax.sampling import programs as sampling_programs
+from glore_jax.stages import taking_base
+from glore_jax.training import losses
+from glore_jax.training import programs as training_programs
+
+TRAININGS = ("sft", "expert_iteration", "orm", "sorm", "refiner")
+STAGES = (*TRAININGS, "prefill", "decode")
+_LENGTH = ("steps", "epochs", "learning_rate", "warmup", "weight_decay", "clip", "checkpoint_seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A stage's step, and what is known of it without its compiler.
+
+    Attributes:
+      lowered: as JAX hands it to the compiler.
+      flops: of the step, on all devices together.
+      tokens: that a step trains on, reads or writes.
+      arguments: bytes of them on each device.
+      passes: how often it reads its arguments.
+      beside: bytes that stay on each device while it runs, and are none of its arguments.
+    """
+
+    stage: str
+    lowered: jax.stages.Lowered
+    flops: float
+    tokens: int
+    arguments: int
+    passes: int = 1
+    beside: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler made of a program.
+
+    Attributes:
+      refusal: why a device has no room for it; "" where it has, and only then there is what follows.
+      memory: bytes on each device.
+      moved: between devices, in a step.
+      roofline: the least seconds of a step; None where nobody said on which chips.
+      seconds: that compiling took.
+      fingerprint: see `programs.fingerprint`.
+    """
+
+    program: Program
+    refusal: str
+    seconds: float
+    memory: Memory | None = None
+    moved: Moved | None = None
+    roofline: Roofline | None = None
+    fingerprint: str = ""
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """At most, on all devices together."""
+        return self.program.tokens / self.roofline.seconds if self.roofline else None
+
+
+class Run:
+    """The programs of a configuration on some devices."""
+
+    def __init__(self, config: ConfigDict, slice_: Slice | None = None, devices: Sequence[Any] | None = None):
+        """Args: slice_, devices: what to compile for; None: the devices here.
+
+        Raises:
+          InputError: rows that cannot be split over them, or a base model of which nothing is known.
+        """
+        self.config: Any = config
+        self.slice = slice_
+        self.place = placement.make(self.config.get("sharding"), devices)
+        self.model, self.marks = taking_base.planned(config)
+
+    def kind(self, stage: str) -> str:
+        """Stages of one kind have programs that differ in constants only: of the length of a training."""
+        if stage not in TRAININGS:
+            return stage
+        settings = self.config[stage].train.to_dict()
+        same = {key: value for key, value in settings.items() if key not in _LENGTH}
+        return f"{'value' if stage in ('orm', 'sorm') else 'language'} {sorted(same.items())}"
+
+    def program(self, stage: str, steps: int = 1000) -> Program:
+        """Args: steps: of the training, whose schedule is compiled in."""
+        if stage in TRAININGS:
+            return self._training(stage, steps)
+        return self._prefill() if stage == "prefill" else self._decode()
+
+    def _training(self, stage: str, steps: int) -> Program:
+        settings = self.config[stage].train
+        self.place.check_rows(f"{stage}.train.rows", settings.rows)
+        model = dataclasses.replace(self.model, dtype=self.config.train_dtype)
+        loss, params = losses.language, {"decoder": self._decoder}
+        if stage in ("orm", "sorm"):
+            loss = functools.partial(losses.value, language=self.config.value.language)
+            head = functools.partial(value_head.init, d_model=model.d_model, surprise=self.config.value.surprise)
+            params["value_head"] = jax.eval_shape(head, jax.random.key(0))
+        if stage == "refiner":
+            model = dataclasses.replace(model, prefix_lm=self.config.refiner.prefix_lm)
+        how = loss, settings, steps, self.place, self.marks
+        lowered, arguments = training_programs.lower(Decoder(model), params, *how)
+        shape = settings.rows, settings.row_length
+        return Program(stage, lowered, flops.training(model, *shape), shape[0] * shape[1], arguments)
+
+    def _prefill(self) -> Program:
+        """Of sources as long as the largest bucket."""
+        model, shapes, params = self._sampler
+        lowered = sampling_programs.prefill(model, shapes, params, self.place)
+        tokens = shapes.sources * shapes.prefix_columns
+        work = flops.reading(model.config, tokens, shapes.prefix_columns / 2, with_logits=False)
+        beside = (
+            sampling_programs.slots(model, shapes, self.place),
+            sampling_programs.prefilled(model, shapes, self.place),
+        )
+        return Program("prefill", lowered, work, tokens, programs.bytes_of(params), beside=programs.bytes_of(beside))
+
+    def _decode(self) -> Program:
+        """A chunk of decoding steps of all slots, which see the largest bucket and half of what they may write."""
+        model, shapes, params = self._sampler
+        lowered = sampling_programs.decode_chunk(model, shapes, params, self.place)
+        tokens = shapes.slots * shapes.chunk
+        work = flops.reading(model.config, tokens, shapes.prefix_columns + shapes.ring / 2)
+        beside = programs.bytes_of(sampling_programs.prefilled(model, shapes, self.place))
+        held = programs.bytes_of((params, sampling_programs.slots(model, shapes, self.place)))
+        return Program("decode", lowered, work, tokens, held, shapes.chunk, beside)
+
+    @functools.cached_property
+    def _decoder(self) -> Any:
+        """Shapes of the decoder's parameters, as they are read."""
+        return jax.eval_shape(lambda key: decoder.init(Decoder(self.model), key), jax.random.key(0))
+
+    @functools.cached_property
+    def _sampler(self) -> tuple[Decoder, decode.Shapes, Any]:
+        """The model that samples, the shapes of its slots, and its parameters."""
+        model, settings = Decoder(dataclasses.replace(self.model, dtype="float32")), self.config.sampling
+        self.place.check_rows("sampling.sources", settings.sources)
+        params = sampling_programs.params(model, self._decoder, self.place)
+        slots = settings.slots
+        if not slots and self.slice is not None:
+            room = int(sampling_memory.SHARE * (self.slice.chip.memory - programs.bytes_of(params)))
+            slots = sampling_memory.most(model.config, settings, room) * self.place.parts("batch")
+        slots = slots or sampling_memory.slots(model.config, settings, self.place)
+        columns = max(settings.buckets), settings.max_new_tokens
+        return model, decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, eos=2, pad=0), params
+
+
+def compile(run: Run, program: Program) -> Compiled:
+    """Compiles a program for the run's devices, and reads what the compiler says of it."""
+    start = time.perf_counter()
+    try:
+        compiled = programs.compile(program.lowered)
+    except TooLarge as error:
+        return Compiled(program, str(error), time.perf_counter() - start)
+    seconds, text = time.perf_counter() - start, compiled.as_text() or ""
+    memory, moved, refusal, roof = programs.memory(compiled), collectives.read(text), "", None
+    if run.slice is not None:
+        chip = run.slice.chip
+        roof = roofline.of(chip, program.flops / run.slice.chips, memory, moved, program.passes)
+        if memory.peak + program.beside > chip.memory:
+            refusal = f"it takes {size(memory.peak)} beside {size(program.beside)} that stay, of {size(chip.memory)}"
+    return Compiled(program, refusal, seconds, memory, moved, roof, programs.fingerprint(text))
