@@ -18,6 +18,7 @@ many.
 One to ten minutes for each model, machine and width, on two cores.
 
 --widths: slots that continue one source and keep its prefix once: 1, as drafts do, or 8, as rollouts of one draft.
+--weights, --cache: in how many bits weights, and keys and values, are kept: `same`, bfloat16, or `int8`.
 --layouts: how the cache lies in memory between two chunks: `row-major`, as JAX does where nobody says otherwise, or
 `compiler`, as decoding would have it.
 """
@@ -33,6 +34,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -44,16 +46,18 @@ from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from glore_jax.models import quantised
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import rules
 from glore_jax.parallel.placement import Placement
 from glore_jax.progress import say, size
-from glore_jax.sampling import decode, kv_cache
+from glore_jax.sampling import decode, kv_cache, precision
 
 GIB = 2**30
 BUCKET, NEW, SOURCES, CHUNK = 512, 512, 8, 16
 LAYOUTS = "row-major", "compiler"
+BITS = "same", "int8"
 WIDTHS = 1, 8
 MODELS = {
     "gsm8k_llama2_7b": DecoderConfig(32_000, 4096, 32, 32, 32, 128, 11_008, dtype="bfloat16"),
@@ -130,33 +134,43 @@ class Sampler:
     `prefix_columns` and `ring` are as in `decode.Shapes`.
     """
 
-    def __init__(self, config: DecoderConfig, machine: Machine, prefix_columns: int = BUCKET, ring: int = NEW):
+    def __init__(
+        self,
+        config: DecoderConfig,
+        machine: Machine,
+        prefix_columns: int = BUCKET,
+        ring: int = NEW,
+        weights: str = "same",
+        cache: str = "same",
+    ):
         self.model, self.machine, self.mesh = Decoder(config), machine, mesh_of(machine)
+        self.cache = cache
         self.prefix_columns, self.ring = prefix_columns, ring
         tokens = jnp.zeros((1, 8), jnp.int32)
         boxed = jax.eval_shape(self.model.init, jax.random.key(0), tokens, tokens, Visibility(tokens))["params"]
         shapes = nn.meta.unbox(boxed)
-        self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(config.dtype)), shapes)
-        self.params_at = Placement(self.mesh, rules.PRESETS["tensor"]).of_params(boxed)
-        self.prefilled = jax.eval_shape(lambda: kv_cache.zeros(config, SOURCES, prefix_columns))
+        settings = SimpleNamespace(dtype=config.dtype, weights=weights)
+        self.params = jax.eval_shape(lambda tree: precision.kept(tree, settings), shapes)
+        self.params_at = quantised.placed(self.params, Placement(self.mesh, rules.PRESETS["tensor"]).of_params(boxed))
+        self.prefilled = jax.eval_shape(lambda: kv_cache.zeros(config, SOURCES, prefix_columns, cache))
         self.prefilled_at = self._at(None, "tensor")  # every group may take any source
 
     def _at(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, P(*axes))
 
     def shapes(self, slots: int, width: int) -> decode.Shapes:
-        return decode.Shapes(slots, width, SOURCES, self.prefix_columns, self.ring, CHUNK, eos=2, pad=0)
+        return decode.Shapes(slots, width, SOURCES, self.prefix_columns, self.ring, CHUNK, 2, 0, self.cache)
 
     def slots(self, shapes: decode.Shapes) -> tuple[decode.Slots, decode.Slots]:
         """Shapes of the slots, and where they lie: keys and values by slot (or group) and head, all else by slot."""
         slots = jax.eval_shape(lambda: decode.empty(self.model.config, shapes))
-        axes = {0: (), 4: ("data", "tensor")}
+        axes = {0: (), 3: ("data", "tensor"), 4: ("data", "tensor")}
         return slots, jax.tree.map(lambda x: self._at(*axes.get(x.ndim, ("data",))), slots)
 
     def decode_chunk(self, shapes: decode.Shapes, layout: str) -> Program:
         slots, slots_at = self.slots(shapes)
         if layout == "compiler":
-            slots_at = jax.tree.map(lambda x, at: Format(Layout.AUTO, at) if x.ndim == 4 else at, slots, slots_at)
+            slots_at = jax.tree.map(lambda x, at: Format(Layout.AUTO, at) if x.ndim > 2 else at, slots, slots_at)
         key = jax.eval_shape(lambda: jax.random.key(0))
         function = functools.partial(inspect.unwrap(decode.decode_chunk), self.model, shapes)
         return Program(function, (self.params, slots, key), (self.params_at, slots_at, self._at()), slots_at, (1,))
@@ -256,12 +270,13 @@ def most_slots(sampler: Sampler, width: int, layout: str) -> dict[str, Any]:
 def table(found: Sequence[dict[str, Any]]) -> str:
     """A row for each program, in GiB on each device, as Markdown."""
     sizes = "arguments", "temporaries", "peak", "beside", "share"
-    rows = [("model", "machine", "cache", "width", "slots", "program", *sizes), ("---",) * 6 + ("---:",) * len(sizes)]
+    names = "model", "machine", "weights", "cache", "layout", "width", "slots"
+    rows = [(*names, "program", *sizes), ("---",) * (len(names) + 1) + ("---:",) * len(sizes)]
     for case in found:
-        for name, parts in case["programs"].items():
+        for program, parts in case["programs"].items():
             share = (parts["peak"] + parts["beside"]) / MACHINES[case["machine"]].memory
-            about = (str(case[key]) for key in ("model", "machine", "layout", "width", "slots"))
-            rows.append((*about, name, *(f"{value / GIB:.2f}" for value in parts.values()), f"{share:.0%}"))
+            about = (str(case[name]) for name in names)
+            rows.append((*about, program, *(f"{value / GIB:.2f}" for value in parts.values()), f"{share:.0%}"))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -270,20 +285,23 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--topologies", nargs="+", choices=MACHINES, default=list(MACHINES))
     parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
+    parser.add_argument("--weights", nargs="+", choices=BITS, default=["same"])
+    parser.add_argument("--cache", nargs="+", choices=BITS, default=["same"])
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=["compiler"])
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there need not be taken
     jax.config.update("jax_enable_compilation_cache", False)  # it would keep what it cannot read without a TPU
     found = []
-    for model in options.models:
-        for machine in options.topologies:
-            sampler = Sampler(MODELS[model], MACHINES[machine])
-            for width, layout in itertools.product(options.widths, options.layouts):
-                about = {"model": model, "machine": machine, "mesh": dict(sampler.mesh.shape)}
-                about |= {"width": width, "layout": layout}
-                found.append(about | most_slots(sampler, width, layout))
-                slots, seconds = found[-1]["slots"], found[-1]["seconds"]
-                say(f"{model} on {machine}, groups of {width}, {layout}: {slots} slots, {seconds} s")
+    cases = itertools.product(options.models, options.topologies, options.weights, options.cache)
+    for model, machine, weights, cache in cases:
+        sampler = Sampler(MODELS[model], MACHINES[machine], weights=weights, cache=cache)
+        for width, layout in itertools.product(options.widths, options.layouts):
+            about = {"model": model, "machine": machine, "mesh": dict(sampler.mesh.shape), "weights": weights}
+            about |= {"cache": cache, "width": width, "layout": layout}
+            found.append(about | most_slots(sampler, width, layout))
+            slots, seconds = found[-1]["slots"], found[-1]["seconds"]
+            bits = f"weights {weights}, cache {cache}"
+            say(f"{model} on {machine}, {bits}, groups of {width}, {layout}: {slots} slots, {seconds} s")
     print(table(found))
     print(json.dumps(found, indent=1))
 

@@ -45,6 +45,7 @@ class Labelling:
 
     def __init__(self, workdir: Path, drafts: int):
         self.config: Any = ConfigDict(workfolder.read_config(workdir))
+        self.config.sampling.update({"dtype": "float32", "weights": "same", "cache": "same"})  # as transformers
         self.tokenizer: Tokenizer = pretrained.reopen(workdir / "base")
         self.problems = {p.id: p for p in files.read_table(workdir / "problems" / "train.parquet", Problem)}
         traces = files.read_table(workdir / "traces" / "traces.parquet", Solution)

@@ -20,7 +20,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -52,6 +51,7 @@ def student(workdir: Path, prompts: int) -> Given:
     problems = files.read_table(workdir / "problems" / "train.parquet", Problem)[:prompts]
     sources = [formats.encode_prompt(tokenizer, problem.question) for problem in problems]
     settings = ConfigDict(workfolder.read_config(workdir)).sampling
+    settings.update({"dtype": "float32", "weights": "same", "cache": "same"})  # as transformers computes
     limits = [settings.max_new_tokens] * prompts
     return model, params["decoder"], sources, limits, settings, (tokenizer.eos, tokenizer.pad)
 
@@ -60,7 +60,10 @@ def large(prompts: int) -> Given:
     model = Decoder(LARGE)
     draw = np.random.default_rng(0)
     sources = [draw.integers(3, LARGE.vocab_size, size).tolist() for size in draw.integers(32, 128, prompts)]
-    settings = SimpleNamespace(slots=64, sources=16, chunk=8, buckets=(128,), max_new_tokens=128)
+    settings = ConfigDict(
+        {"dtype": "float32", "weights": "same", "cache": "same", "slots": 64, "sources": 16, "chunk": 8}
+        | {"buckets": (128,), "max_new_tokens": 128}
+    )
     limits = draw.integers(8, 129, prompts).tolist()
     return model, decoder.init(model, jax.random.key(0)), sources, limits, settings, (2, 0)
 

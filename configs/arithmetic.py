@@ -79,6 +79,9 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "train_dtype": "bfloat16",  # activations; parameters and optimizer are float32
             "sampling": {
+                "dtype": "float32",  # of the computation; in float32 no token depends on what is sampled beside it
+                "weights": "same",  # in `dtype`, or in "int8"; docs/performance.md has what either costs
+                "cache": "same",  # keys and values: in `dtype`, or in "int8"
                 "slots": 128,  # sequences that decode together; 0: as many as there is memory for
                 "sources": 32,  # prompts that are prefilled together
                 "chunk": 16,  # decoding steps between two looks of the host

@@ -81,6 +81,9 @@ def get_config(variant: str = "") -> ConfigDict:
                 "train": {"steps": 200, "rows": 14, "row_length": 608, "learning_rate": 0.01, **train},
             },
             "sampling": {
+                "dtype": "float32",
+                "weights": "same",
+                "cache": "same",
                 "slots": 128,
                 "sources": 32,
                 "chunk": 16,

@@ -27,7 +27,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config: Any = gsm8k_config()
     config.devices = 1
     config.task.update({"train": 8, "dev": 4, "test": 4})
-    config.sampling.update({"slots": 16, "sources": 4, "buckets": (128, 288), "max_new_tokens": 128})
+    config.sampling.update(
+        {"dtype": "float32", "slots": 16, "sources": 4, "buckets": (128, 288), "max_new_tokens": 128}
+    )
     by_heart = {"steps": 80, "rows": 2, "row_length": 384, "optimizer": "muon", "learning_rate": 0.02}
     config.sft.train.update(by_heart)
     config.expert_iteration.update({"rounds": 1, "samples": 4})

@@ -31,7 +31,8 @@ def random_decoder(vocab_size: int = VOCAB, seed: int = 0) -> tuple[Decoder, Any
 
 
 def sampling(**changes: Any) -> ConfigDict:
-    settings = {"slots": 4, "sources": 2, "chunk": 3, "buckets": (8, 12), "max_new_tokens": 10}
+    settings = {"dtype": "float32", "weights": "same", "cache": "same"}
+    settings |= {"slots": 4, "sources": 2, "chunk": 3, "buckets": (8, 12), "max_new_tokens": 10}
     return ConfigDict(settings | changes)
 
 

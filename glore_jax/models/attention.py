@@ -12,6 +12,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from glore_jax.models.quantised import quantise
+
+_COLUMNS = {"k": 3, "v": 2, "k_scale": 2, "v_scale": 2}  # the axis of the columns
 _HIDDEN = -1e9  # the score of a key that a query may not see
 
 
@@ -20,34 +23,62 @@ def soft_cap(x: jax.Array, cap: float) -> jax.Array:
     return cap * jnp.tanh(x / cap) if cap else x
 
 
+def write(cache: dict[str, jax.Array], new: dict[str, jax.Array], column: jax.Array) -> dict[str, jax.Array]:
+    """A layer's cache with the `k` and `v` of new tokens from a column on; quantised, where the cache is int8."""
+    if cache["k"].dtype == jnp.int8:
+        k, k_scale = quantise(new["k"], axis=2)
+        v, v_scale = quantise(new["v"], axis=3)
+        new = {"k": k, "v": v, "k_scale": k_scale[:, :, 0], "v_scale": v_scale[..., 0]}
+    return cache | {
+        name: jax.lax.dynamic_update_slice_in_dim(cache[name], x.astype(cache[name].dtype), column, _COLUMNS[name])
+        for name, x in new.items()
+    }
+
+
 def mix(q_BxKxGTxH: jax.Array, keys: dict[str, jax.Array], mask_BxTxC: jax.Array, cap: float = 0.0) -> jax.Array:
     """What the queries read, [B, K, G * T, H].
 
     Args:
       q_BxKxGTxH: queries, scaled; the T of a head lie together.
       keys: `k` [B, K, H, S] and `v` [B, K, S, H]; and, or not, `shared_k` [B / W, K, H, P] and `shared_v`
-        [B / W, K, P, H] of groups of W rows.
+        [B / W, K, P, H] of groups of W rows. Quantised ones have scales, `k_scale` [B, K, S] and so on.
       mask_BxTxC: which columns each query sees: the P shared ones first, then the S of its own.
       cap: see `soft_cap`.
     """
     B, K, GT, _ = q_BxKxGTxH.shape
     T, dtype = mask_BxTxC.shape[1], q_BxKxGTxH.dtype
     shared = "shared_k" in keys
-    scores = jnp.einsum("bkth,bkhs->bkts", q_BxKxGTxH, keys["k"].astype(dtype))
+    scores = _scores(q_BxKxGTxH, keys, "k")
     if shared:
         queries = _gather(q_BxKxGTxH, keys["shared_k"].shape[0])
-        together = jnp.einsum("bkth,bkhs->bkts", queries, keys["shared_k"].astype(dtype))
-        scores = jnp.concatenate([_spread(together, B), scores], axis=-1)
+        scores = jnp.concatenate([_spread(_scores(queries, keys, "shared_k"), B), scores], axis=-1)
     scores_BxKxGxTxC = scores.reshape(B, K, GT // T, T, -1).astype(jnp.float32)
     scores_BxKxGxTxC = jnp.where(mask_BxTxC[:, None, None], soft_cap(scores_BxKxGxTxC, cap), _HIDDEN)
     weights = jax.nn.softmax(scores_BxKxGxTxC, axis=-1).astype(dtype).reshape(B, K, GT, -1)
     if not shared:
-        return jnp.einsum("bkts,bksh->bkth", weights, keys["v"].astype(dtype))
+        return _mixture(weights, keys, "v")
     columns = keys["shared_v"].shape[2]
     of_shared = _gather(weights[..., :columns], keys["shared_v"].shape[0])
-    together = jnp.einsum("bkts,bksh->bkth", of_shared, keys["shared_v"].astype(dtype))
-    own = jnp.einsum("bkts,bksh->bkth", weights[..., columns:], keys["v"].astype(dtype))
-    return _spread(together, B) + own
+    own = _mixture(weights[..., columns:], keys, "v")
+    return _spread(_mixture(of_shared, keys, "shared_v"), B) + own
+
+
+def _scores(q_BxKxTxH: jax.Array, keys: dict[str, jax.Array], name: str) -> jax.Array:
+    """Products of queries and keys [B, K, T, S]; what a column's scale makes of them is made of the product."""
+    scores = jnp.einsum("bkth,bkhs->bkts", q_BxKxTxH, keys[name].astype(q_BxKxTxH.dtype))
+    return _scaled(scores, keys.get(f"{name}_scale"))
+
+
+def _mixture(weights_BxKxTxS: jax.Array, keys: dict[str, jax.Array], name: str) -> jax.Array:
+    """Values [B, K, T, H], weighted; a column's scale goes into its weight."""
+    weights_BxKxTxS = _scaled(weights_BxKxTxS, keys.get(f"{name}_scale"))
+    return jnp.einsum("bkts,bksh->bkth", weights_BxKxTxS, keys[name].astype(weights_BxKxTxS.dtype))
+
+
+def _scaled(x_BxKxTxS: jax.Array, scale_BxKxS: jax.Array | None) -> jax.Array:
+    if scale_BxKxS is None:
+        return x_BxKxTxS
+    return (x_BxKxTxS.astype(jnp.float32) * scale_BxKxS[:, :, None]).astype(x_BxKxTxS.dtype)
 
 
 def _gather(x_BxKxTxY: jax.Array, groups: int) -> jax.Array:

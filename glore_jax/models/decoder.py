@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glore_jax.models import attention, rotary
+from glore_jax.models import attention, quantised, rotary
 from glore_jax.models.attention import soft_cap
 from glore_jax.models.rotary import rotate
 from glore_jax.models.visibility import Visibility
@@ -168,13 +168,7 @@ class Attention(nn.Module):
         v_BxKxSxH = v.transpose(0, 2, 1, 3)
         keys = {"k": k_BxKxHxS, "v": v_BxKxSxH}
         if layer_cache is not None:
-            zero = jnp.zeros((), jnp.int32)
-            starts = {"k": (zero, zero, zero, column), "v": (zero, zero, column, zero)}
-            written = {
-                name: jax.lax.dynamic_update_slice(layer_cache[name], new.astype(layer_cache[name].dtype), starts[name])
-                for name, new in keys.items()
-            }
-            keys = layer_cache = layer_cache | written
+            keys = layer_cache = attention.write(layer_cache, keys, column)
 
         group = c.num_heads // c.num_kv_heads
         q_BxKxGxTxH = q.reshape(B, T, c.num_kv_heads, group, c.head_dim).transpose(0, 2, 3, 1, 4)
@@ -265,7 +259,7 @@ class Decoder(nn.Module):
         else:
             masks = _windowed(c, visible, positions_BxT, positions_BxT if cache is None else key_positions_BxS)
         # The residual stream stays float32: in bfloat16 small branches are rounded away, and learning takes longer.
-        x = jnp.take(self.embedding, tokens_BxT, axis=0).astype(jnp.float32)
+        x = quantised.rows(self.embedding, tokens_BxT)
         if c.scale_embedding:
             x = x * jnp.asarray(c.d_model**0.5, c.dtype).astype(jnp.float32)
         x = self._split(x)

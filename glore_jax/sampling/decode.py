@@ -27,6 +27,7 @@ class Shapes:
       ring: most new tokens a request can have.
       chunk: decoding steps between two looks of the host.
       eos, pad: token ids.
+      cache: of which kind the cache is; see `kv_cache.zeros`.
     """
 
     slots: int
@@ -37,6 +38,7 @@ class Shapes:
     chunk: int
     eos: int
     pad: int
+    cache: str = "same"
 
 
 class Slots(flax.struct.PyTreeNode):
@@ -80,7 +82,7 @@ def empty(config: decoder.DecoderConfig, shapes: Shapes) -> Slots:
         return jnp.zeros((B,), jnp.int32)
 
     return Slots(
-        cache=kv_cache.of_slots(config, B, shapes.width, shapes.prefix_columns, shapes.ring),
+        cache=kv_cache.of_slots(config, B, shapes.width, shapes.prefix_columns, shapes.ring, shapes.cache),
         step=jnp.zeros((), jnp.int32),
         token_B=integers(),
         prefix_B=integers(),
@@ -112,7 +114,8 @@ def prefill(
     inside = positions < length_P[:, None]
     both_ways = positions < prompt_P[:, None] - 1 if model.config.prefix_lm else None
     visible = Visibility(inside.astype(jnp.int32), both_ways)
-    _, cache = model.apply({"params": params}, tokens_PxS, positions, visible, kv_cache.zeros(model.config, P, S))
+    cache = kv_cache.zeros(model.config, P, S, shapes.cache)
+    _, cache = model.apply({"params": params}, tokens_PxS, positions, visible, cache)
     return cache
 
 

@@ -13,6 +13,7 @@ token position alone, not on batch, order or slot.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from glore_jax.errors import InputError
 from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import placement as placements
 from glore_jax.parallel.placement import Placement
-from glore_jax.sampling import memory
+from glore_jax.sampling import memory, precision
 from glore_jax.sampling.journal import Journal, Recorded
 from glore_jax.sampling.requests import Completion, Request
 from glore_jax.sampling.work import Work
@@ -37,16 +38,16 @@ class Engine:
     """Samples from one model.
 
     Args:
-      model, params: the decoder.
-      settings: `slots` (0: as many as there is memory for), `sources`, `chunk`, `buckets` (prefix lengths that are
-        compiled for), `max_new_tokens`.
+      model, params: the decoder, in whatever dtype.
+      settings: `dtype`, `weights` and `cache` (see `precision`), `slots` (0: as many as there is memory for),
+        `sources`, `chunk`, `buckets` (prefix lengths that are compiled for), `max_new_tokens`.
       eos, pad: token ids.
       name: of the model, for errors.
       text: what tokens say, for stops that are texts.
       placement: the devices; None: all, with the whole model on each.
 
     Raises:
-      InputError: the slots or sources do not divide by the devices.
+      InputError: a precision that there is none of, or slots or sources that do not divide by the devices.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class Engine:
         text: Callable[[Sequence[int]], str] | None = None,
         placement: Placement | None = None,
     ):
-        self.model, self.settings, self.name, self.text = model, settings, name, text
+        precision.check(settings)
+        self.model = Decoder(dataclasses.replace(model.config, dtype=settings.dtype))
+        self.settings, self.name, self.text = settings, name, text
         self.eos, self.pad = eos, pad
         self.placement = placement or placements.make()
         self.placement.check_rows("sampling.sources", settings.sources)
-        self.params = jax.device_put(params, self.placement.whole)
-        self.slots = memory.slots(model.config, settings, self.placement)  # fewer, once a device ran out of memory
+        self.params = jax.device_put(precision.kept(params, settings), self.placement.whole)
+        self.slots = memory.slots(self.model.config, settings, self.placement)  # fewer, once a device ran out of memory
 
     def generate(
         self,

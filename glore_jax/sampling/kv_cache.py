@@ -7,6 +7,8 @@ everybody at every decoding step, round and round. One column for all makes the 
 row's own position would be a scatter, which XLA's CPU backend runs row by row); what a slot may see of the ring follows
 from the step at which it started.
 
+A cache of the kind `int8` keeps eight bits a number, and a float32 scale for each column of each head.
+
 Shape suffixes: B slots, N groups, P sources of a prefill, K key heads, S columns, H head size.
 """
 
@@ -18,17 +20,27 @@ import jax.numpy as jnp
 from glore_jax.models.decoder import Cache, DecoderConfig
 
 
-def zeros(config: DecoderConfig, rows: int, columns: int) -> Cache:
-    """An empty cache: for each layer `k` of shape [rows, K, H, columns] and `v` of shape [rows, K, columns, H]."""
-    K, H, dtype = config.num_kv_heads, config.head_dim, jnp.dtype(config.dtype)
-    shapes = {"k": (rows, K, H, columns), "v": (rows, K, columns, H)}
-    return [{name: jnp.zeros(shape, dtype) for name, shape in shapes.items()} for _ in range(config.num_layers)]
+def zeros(config: DecoderConfig, rows: int, columns: int, kind: str = "same") -> Cache:
+    """An empty cache: for each layer `k` of shape [rows, K, H, columns] and `v` of shape [rows, K, columns, H].
+
+    Args:
+      kind: `same`, in the dtype that the model computes in; or `int8`, with `k_scale` and `v_scale` of shape
+        [rows, K, columns].
+    """
+    K, H = config.num_kv_heads, config.head_dim
+    dtype = jnp.int8 if kind == "int8" else jnp.dtype(config.dtype)
+    made = {"k": ((rows, K, H, columns), dtype), "v": ((rows, K, columns, H), dtype)}
+    if kind == "int8":
+        made |= dict.fromkeys(("k_scale", "v_scale"), ((rows, K, columns), jnp.float32))
+    return [{name: jnp.zeros(*of) for name, of in made.items()} for _ in range(config.num_layers)]
 
 
-def of_slots(config: DecoderConfig, slots: int, width: int, prefix_columns: int, ring: int) -> Cache:
+def of_slots(
+    config: DecoderConfig, slots: int, width: int, prefix_columns: int, ring: int, kind: str = "same"
+) -> Cache:
     """An empty cache of so many slots, in groups of `width`."""
-    shared = zeros(config, slots // width, prefix_columns)
-    own = zeros(config, slots, ring)
+    shared = zeros(config, slots // width, prefix_columns, kind)
+    own = zeros(config, slots, ring, kind)
     return [mine | {f"shared_{name}": x for name, x in ours.items()} for mine, ours in zip(own, shared, strict=True)]
 
 
@@ -41,7 +53,8 @@ def insert(cache: Cache, prefilled: Cache, source_N: jax.Array, fill_N: jax.Arra
     """
 
     def put(kept: jax.Array, sources: jax.Array) -> jax.Array:
-        return jnp.where(fill_N[:, None, None, None], jnp.take(sources, source_N, axis=0), kept)
+        fill = fill_N.reshape((-1,) + (1,) * (kept.ndim - 1))
+        return jnp.where(fill, jnp.take(sources, source_N, axis=0), kept)
 
     return [
         layer | {f"shared_{name}": put(layer[f"shared_{name}"], x) for name, x in sources.items()}

@@ -25,9 +25,9 @@ def taken(config: DecoderConfig, settings: Any, slots: int, devices: int) -> dic
     """
     columns = max(settings.buckets), settings.max_new_tokens
     # Groups of one slot take the most: each has a prefix of its own.
-    shapes = decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, eos=0, pad=0)
+    shapes = decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, 0, 0, settings.cache)
     held = jax.eval_shape(lambda: decode.empty(config, shapes))
-    sources = jax.eval_shape(lambda: kv_cache.zeros(config, settings.sources, shapes.prefix_columns))
+    sources = jax.eval_shape(lambda: kv_cache.zeros(config, settings.sources, shapes.prefix_columns, shapes.cache))
     return {"slots": _bytes(held) // devices, "sources": _bytes(sources)}
 
 

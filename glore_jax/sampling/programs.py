@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import programs
 from glore_jax.parallel.placement import Placement
-from glore_jax.sampling import decode, kv_cache
+from glore_jax.sampling import decode, kv_cache, precision
 
 
-def params(model: Decoder, shapes: Any, place: Placement) -> Any:
+def params(shapes: Any, settings: Any, place: Placement) -> Any:
     """The parameters as `Engine` keeps them; `shapes` as they were read."""
-    return programs.shapes(shapes, place.whole)
+    return programs.shapes(jax.eval_shape(lambda tree: precision.kept(tree, settings), shapes), place.whole)
 
 
 def slots(model: Decoder, shapes: decode.Shapes, place: Placement) -> decode.Slots:
@@ -25,7 +25,7 @@ def slots(model: Decoder, shapes: decode.Shapes, place: Placement) -> decode.Slo
 
 def prefilled(model: Decoder, shapes: decode.Shapes, place: Placement) -> Any:
     """The sources that were read last, of which any group may take one."""
-    found = jax.eval_shape(lambda: kv_cache.zeros(model.config, shapes.sources, shapes.prefix_columns))
+    found = jax.eval_shape(lambda: kv_cache.zeros(model.config, shapes.sources, shapes.prefix_columns, shapes.cache))
     return programs.shapes(found, place.whole)
 
 

@@ -90,7 +90,7 @@ class _Pass:
         e = self.engine
         columns = shape.prefix_columns, shape.ring
         self.shapes = decode.Shapes(
-            shape.slots, shape.width, e.settings.sources, *columns, e.settings.chunk, e.eos, e.pad
+            shape.slots, shape.width, e.settings.sources, *columns, e.settings.chunk, e.eos, e.pad, e.settings.cache
         )
         self.waiting: dict[Source, deque[Request]] = {}
         self.owner: list[Request | None] = [None] * shape.slots

@@ -53,7 +53,7 @@ def read_problems(context: StageContext, split: str) -> list[Problem]:
 
 
 def read_engine(context: StageContext, stage: str, tokenizer: Tokenizer) -> Engine:
-    """The sampler on the model of a stage. Sampling computes in float32, so that batches change nothing."""
+    """The sampler on the model of a stage."""
     model, params = read_model(context.input(stage), "float32")
     return make_engine(context, model, params["decoder"], tokenizer, str(context.input(stage)))
 
@@ -76,10 +76,6 @@ def start_of(settings: Any, group: str) -> str:
     if settings.init not in stages:
         raise InputError(f"{group}.init={settings.init!r}: expected one of {', '.join(stages)}")
     return stages[settings.init]
-
-
-def in_float32(model: Decoder) -> Decoder:
-    return Decoder(dataclasses.replace(model.config, dtype="float32"))
 
 
 def with_value_head(context: StageContext, params: Any, d_model: int, surprise: bool) -> Any:

@@ -27,6 +27,7 @@ from glore_jax.parallel import placement
 from glore_jax.progress import number, say, size
 from glore_jax.records import Problem
 from glore_jax.sampling import memory as sampling_memory
+from glore_jax.sampling import precision
 from glore_jax.stages import artifacts, config_keys, counting, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
@@ -155,6 +156,7 @@ def check_settings(config: Any) -> None:
     config_keys.check(config)
     recipe, place = config.get("recipe", ""), placement.make(config.get("sharding"))
     if recipe in ("glore", "label"):
+        precision.check(config.sampling)
         for name in ("slots", "sources"):
             if name == "sources" or config.sampling.slots:  # 0: as many as there is memory for
                 place.check_rows(f"sampling.{name}", config.sampling[name])
@@ -235,8 +237,10 @@ def _merged(params: Any, lora: LoraConfig, dtype: str) -> int:
 
 
 def _sampling_memory(config: Any, model: DecoderConfig, params: Any) -> dict[str, int]:
-    """On each device, in float32; where the run is to find the number of slots, what one of them takes."""
-    model, devices = dataclasses.replace(model, dtype="float32"), placement.make(config.get("sharding")).parts("batch")
+    """On each device; where the run is to find the number of slots, what one of them takes."""
+    model = dataclasses.replace(model, dtype=config.sampling.dtype)
+    params = jax.eval_shape(lambda tree: precision.kept(tree, config.sampling), params)
+    devices = placement.make(config.get("sharding")).parts("batch")
     slots = config.sampling.slots or devices
     return {"parameters": _bytes(params)} | sampling_memory.taken(model, config.sampling, slots, devices)
 

@@ -99,6 +99,9 @@ class LanguageModel(TemplateLM):
         ]
         slots = self.rows * placement.make().parts("batch")
         settings = types.SimpleNamespace(
+            dtype=self.decoder.config.dtype,
+            weights="same",
+            cache="same",
             slots=slots,
             sources=slots,
             chunk=_CHUNK,

@@ -157,16 +157,18 @@ class Run:
     @functools.cached_property
     def _sampler(self) -> tuple[Decoder, decode.Shapes, Any]:
         """The model that samples, the shapes of its slots, and its parameters."""
-        model, settings = Decoder(dataclasses.replace(self.model, dtype="float32")), self.config.sampling
+        settings = self.config.sampling
+        model = Decoder(dataclasses.replace(self.model, dtype=settings.dtype))
         self.place.check_rows("sampling.sources", settings.sources)
-        params = sampling_programs.params(model, self._decoder, self.place)
+        params = sampling_programs.params(self._decoder, settings, self.place)
         slots = settings.slots
         if not slots and self.slice is not None:
             room = int(sampling_memory.SHARE * (self.slice.chip.memory - programs.bytes_of(params)))
             slots = sampling_memory.most(model.config, settings, room) * self.place.parts("batch")
         slots = slots or sampling_memory.slots(model.config, settings, self.place)
         columns = max(settings.buckets), settings.max_new_tokens
-        return model, decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, eos=2, pad=0), params
+        shapes = decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, 2, 0, settings.cache)
+        return model, shapes, params
 
 
 def compile(run: Run, program: Program) -> Compiled:

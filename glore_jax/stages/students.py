@@ -54,7 +54,7 @@ def sft(context: StageContext) -> dict[str, Any]:
     else:  # problems without worked solutions: the base model itself is the first student
         artifacts.write_model(context.folder, params, model.config)
         files.write_json(context.folder / artifacts.CURVE, [])
-    engine = artifacts.make_engine(context, artifacts.in_float32(model), params["decoder"], tokenizer)
+    engine = artifacts.make_engine(context, model, params["decoder"], tokenizer)
     found, meter = greedy(context, engine, tokenizer, artifacts.read_problems(context, "dev"), "dev drafts")
     return counts | {"dev_accuracy": accuracy(found), "sampled_tokens_per_second": meter.rate()}
 
@@ -112,7 +112,7 @@ def _round(context, folder, number, engine, tokenizer, train_rows, dev, kept) ->
     trained, counts = artifacts.train(
         context, model, params, losses.language, examples, settings.train, tokenizer, f"round {number}"
     )
-    student = artifacts.make_engine(context, artifacts.in_float32(model), trained.params["decoder"], tokenizer)
+    student = artifacts.make_engine(context, model, trained.params["decoder"], tokenizer)
     found, _ = greedy(context, student, tokenizer, dev, f"round {number}, dev drafts")
     counts |= {"train_pass_rate": rate, "kept": len(kept), "dev_accuracy": accuracy(found)}
     counts |= {"sampled_tokens_per_second": meter.rate()}
