@@ -15,6 +15,9 @@ from glore_jax.sampling import decode, kv_cache
 
 SHARE = 0.8  # of the free memory: a chunk of decoding steps takes some for itself
 _MOST = 512  # slots on a device; more decode no faster
+# Of a lane, on a CPU:
+_FEWEST = 8  # slots on a device
+_OVER_WEIGHTS = 4  # bytes of keys and values for each byte of weights
 
 
 def taken(config: DecoderConfig, settings: Any, slots: int, devices: int) -> dict[str, int]:
@@ -67,6 +70,24 @@ def most(config: DecoderConfig, settings: Any, room: int) -> int:
             f"{size(room)} for them; lower sampling.sources, sampling.buckets or sampling.max_new_tokens"
         )
     return each
+
+
+def lane(config: DecoderConfig, params: Any, shapes: decode.Shapes, placement: Placement) -> int:
+    """How many of the slots of a pass decode together, while the host sees to the others.
+
+    On a CPU as few as are nearly as fast for each: what they read in one step is then in the cache for the next. But
+    all of them read the weights together, so what each reads alone has to be most of it. Elsewhere all slots.
+
+    Args:
+      shapes: of all slots.
+    """
+    B, devices = shapes.slots, placement.parts("batch")
+    if placement.mesh.devices.flat[0].platform != "cpu":
+        return B
+    cache = _bytes(jax.eval_shape(lambda: decode.empty(config, shapes).cache))
+    needed = max(_FEWEST, _OVER_WEIGHTS * _bytes(params) * B / cache)
+    sizes = (B // n for n in range(2, B + 1) if B % (n * devices * shapes.width) == 0)
+    return min((size for size in sizes if size // devices >= needed), default=B)
 
 
 def free(device: Any) -> int:
