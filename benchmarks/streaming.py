@@ -179,9 +179,10 @@ def simulate(rollouts: int, workdir: Path) -> dict[str, Any]:
     gauge, marks = Gauge(total), []
 
     def rolling(*arguments: Any) -> Simulated:
+        *_, advance, _journal = arguments
         if not marks:
             marks.append(gauge.mark())
-        return Simulated(student, arguments[-1], gauge.rolled)
+        return Simulated(student, advance, gauge.rolled)
 
     chain = [
         _given("problems", lambda folder: student.write_problems(folder, questions)),

@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import shutil
+import time
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -120,6 +121,20 @@ def sync_folder(folder: Path) -> None:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files that a killed process left anywhere under a folder."""
     return sorted(folder.rglob(".*.tmp"))
+
+
+def appear(paths: Sequence[Path], patience: float = 60) -> None:
+    """Waits until files are here that other hosts have written; file systems over a network take their time.
+
+    Raises:
+      InputError: one is not seen within so many seconds.
+    """
+    end = time.monotonic() + patience
+    for path in paths:
+        while not path.exists():
+            if time.monotonic() > end:
+                raise damaged(path, f"was written by another process, and is not seen here for {patience:.0f} seconds")
+            time.sleep(0.1)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -17,7 +17,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from glore_jax import configuration, files, progress, workfolder
 from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted, Stop, stoppable
+from glore_jax.parallel import hosts
 
 if TYPE_CHECKING:
     import jax
@@ -48,6 +49,8 @@ class Stage:
         so that its fingerprint cannot miss one.
       outside: files that it reads from elsewhere than the work folder, of the configuration it gets;
         the stage runs again when their bytes change.
+      alone: whether of a job's processes only the lead runs it, because it computes nothing on devices. The others
+        run all other stages with it; what stages write then goes through `stages.artifacts`, by which the lead writes.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Stage:
     summary: str
     config_keys: tuple[str, ...]
     outside: Callable[[Any], Sequence[Path]] = lambda config: ()
+    alone: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,16 +166,21 @@ def run(
             raise InputError(f"{option}={name}: no such stage; {configuration.nearest(name, names)}")
     forced = {only} if only else set(names[names.index(start_from) :]) if start_from else set()
     began = time.monotonic()
-    with stoppable() as stop, _last_word(), workfolder.locked(workdir), _explained(workdir):
-        workfolder.agree(workdir, config.to_dict())
-        workfolder.clean(workdir)
+    lock = workfolder.locked(workdir) if hosts.lead() else nullcontext()
+    with stoppable() as stop, _last_word(), lock, _explained(workdir):
+        if hosts.lead():
+            workfolder.agree(workdir, config.to_dict())
+            workfolder.clean(workdir)
+        if hosts.count() > 1:
+            workfolder.meet(workdir, hosts.of_lead("work folder", lambda: workfolder.mark(workdir)))
+            workfolder.agree(workdir, config.to_dict())
         work = _Run(config, workdir, stages, stop)
         skipped = [stage.name for stage in stages if not work.make(stage, only, forced)]
         if len(skipped) < len(stages) and not only:
             progress.say(
                 f"all {len(stages)} stages are done; this run took {progress.duration(time.monotonic() - began)}"
             )
-    if report is not None and not only:
+    if report is not None and not only and hosts.lead():
         report(workdir)
 
 
@@ -269,6 +278,23 @@ def _explained(workdir: Path) -> Iterator[None]:
         raise
 
 
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """What the lead has decided on a stage.
+
+    Attributes:
+      expected: its identity.
+      made: whether it counts as made in this run.
+      to_run: whether its work is still to be done.
+      resumed: see `StageContext`.
+    """
+
+    expected: workfolder.Identity
+    made: bool
+    to_run: bool
+    resumed: bool = False
+
+
 class _Run:
     """One run under way: which inputs have been checked, and the work on a single stage."""
 
@@ -282,23 +308,14 @@ class _Run:
         if only and stage.name != only:
             return False
         self.stop.check()
-        if only:
-            for name in stage.inputs:
-                self._require(stage, name)
-        inputs = {name: workfolder.fingerprint(self._manifest(name)) for name in stage.inputs}
-        expected = _identity(stage, self.config, inputs)
-        if stage.name not in forced and self._is_done(stage, expected):
-            return False
-        partial, final = self.workdir / (stage.name + files.PARTIAL), self.workdir / stage.name
-        if workfolder.adopt(partial, final, expected) is not None:
-            progress.say(f"{self._place(stage)}: was complete already")
-            return True
-        for name in stage.inputs:
-            self._read_through(name)  # before compute is spent
-        resumed = workfolder.begin(partial, expected)
-        progress.say(f"{self._place(stage)}: {stage.summary}{' (goes on where it stopped)' if resumed else ''}")
+        step = hosts.of_lead(stage.name, lambda: self._decide(stage, only, forced))
+        if not step.to_run:
+            return step.made
+        if not hosts.lead():
+            for name, made in step.expected["inputs"].items():
+                workfolder.appear(self.workdir / name, name, made)
         try:
-            self._work(stage, partial, final, expected, resumed)
+            self._work(stage, step)
         except Interrupted:
             option = f" with --from={stage.name}" if stage.name in forced and not only else ""
             progress.say(
@@ -308,23 +325,46 @@ class _Run:
             raise
         return True
 
-    def _work(self, stage: Stage, partial: Path, final: Path, expected: workfolder.Identity, resumed: bool) -> None:
+    def _decide(self, stage: Stage, only: str | None, forced: set[str]) -> _Step:
+        """What is to be done for a stage, and all that comes before its work."""
+        if only:
+            for name in stage.inputs:
+                self._require(stage, name)
+        inputs = {name: workfolder.fingerprint(self._manifest(name)) for name in stage.inputs}
+        expected = _identity(stage, self.config, inputs)
+        if stage.name not in forced and self._is_done(stage, expected):
+            return _Step(expected, made=False, to_run=False)
+        partial = self._partial(stage)
+        if workfolder.adopt(partial, self.workdir / stage.name, expected) is not None:
+            progress.say(f"{self._place(stage)}: was complete already")
+            return _Step(expected, made=True, to_run=False)
+        for name in stage.inputs:
+            self._read_through(name)  # before compute is spent
+        resumed = workfolder.begin(partial, expected)
+        progress.say(f"{self._place(stage)}: {stage.summary}{' (goes on where it stopped)' if resumed else ''}")
+        return _Step(expected, made=True, to_run=True, resumed=resumed)
+
+    def _work(self, stage: Stage, step: _Step) -> None:
         """Runs a stage in its partial folder and publishes it with its manifest."""
+        partial = self._partial(stage)
         context = StageContext(
             stage=stage,
             config=ConfigDict(_part(stage, self.config)).lock(),
             workdir=self.workdir,
             folder=partial,
-            resumed=resumed,
+            resumed=step.resumed,
             seed=_seed(self.config),
             input=lambda name: self._input(stage, name),
             stop=self.stop,
             sharding=self.config.get("sharding"),
         )
         began = time.monotonic()
-        counts = stage.run(context)
+        counts = stage.run(context) if hosts.lead() or not stage.alone else {}
+        hosts.barrier(f"end of {stage.name}")  # what the others have written is there
+        if not hosts.lead():
+            return
         seconds = time.monotonic() - began
-        manifest = expected | {
+        manifest = step.expected | {
             "revision": workfolder.git_revision(),
             "counts": counts,
             "seconds": round(seconds, 3),  # of the last attempt, where the stage was interrupted before
@@ -332,10 +372,13 @@ class _Run:
             "files": workfolder.describe(partial),
         }
         files.write_json(partial / files.MANIFEST, manifest)
-        workfolder.publish(partial, final)
+        workfolder.publish(partial, self.workdir / stage.name)
         self.sound.add(stage.name)
         made = ", ".join(f"{name} {progress.number(value)}" for name, value in counts.items())
         progress.say(f"  {made or 'done'} [{progress.duration(seconds)}]")
+
+    def _partial(self, stage: Stage) -> Path:
+        return self.workdir / (stage.name + files.PARTIAL)
 
     def _place(self, stage: Stage) -> str:
         return f"[{list(self.stages).index(stage.name) + 1}/{len(self.stages)}] {stage.name}"
@@ -377,7 +420,7 @@ class _Run:
     def _read_through(self, name: str) -> None:
         """Checks every byte of a finished stage, once a run."""
         if name not in self.sound:
-            workfolder.verify(self.workdir / name, self._manifest(name), content=True)
+            workfolder.verify(self.workdir / name, self._manifest(name), content=hosts.lead())
             self.sound.add(name)
 
 

@@ -16,14 +16,17 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from glore_jax import configuration, files, records
 from glore_jax.errors import InputError
 
-CONFIG, LOCK, IDENTITY, CHECKPOINT = "config.json", ".lock", ".building.json", "checkpoint"
+CONFIG, LOCK, MARK, IDENTITY, CHECKPOINT = "config.json", ".lock", ".job", ".building.json", "checkpoint"
+_PATIENCE = 60  # seconds that a file system may take to show one host what another has written
 _OLD = ".old"
 _SHOWN = 20  # differing keys that an error lists
 
@@ -87,6 +90,52 @@ def agree(workdir: Path, config: dict[str, Any]) -> None:
             "\n".join([f"{workdir}: made by another configuration; the keys that differ:", *lines])
             + "\nChoose another --workdir, set these keys back, or delete the folder"
         )
+
+
+def mark(workdir: Path) -> str:
+    """Leaves a word in the folder, by which the other processes of a job can tell that they see the same one."""
+    word = uuid.uuid4().hex
+    files.write_text(workdir / MARK, word)
+    return word
+
+
+def meet(workdir: Path, word: str) -> None:
+    """InputError where this process does not find the word that the lead has left in the work folder."""
+    path = workdir / MARK
+    if not _soon(lambda: path.is_file() and path.read_text(encoding="utf-8") == word):
+        raise InputError(
+            f"{workdir.resolve()}: not the folder that process 0 writes to; give a --workdir on a file system that all "
+            "hosts share, by a path that is the same on each"
+        )
+
+
+def appear(folder: Path, stage: str, made: str) -> None:
+    """Waits until this host sees a finished stage as the lead does; file systems over a network take their time.
+
+    Args:
+      made: the fingerprint of its manifest.
+    """
+
+    def seen() -> bool:
+        try:
+            manifest = read_manifest(folder, stage)
+            if manifest is None or fingerprint(manifest) != made:
+                return False
+            verify(folder, manifest, content=False)
+        except InputError:  # half of it
+            return False
+        return True
+
+    if not _soon(seen):
+        raise files.damaged(folder / files.MANIFEST, f"is not what process 0 has written, for {_PATIENCE} seconds")
+
+
+def _soon(condition: Callable[[], bool]) -> bool:
+    """Whether it comes true within a minute."""
+    end = time.monotonic() + _PATIENCE
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

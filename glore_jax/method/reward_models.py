@@ -14,6 +14,7 @@ import numpy as np
 
 from glore_jax.models import decoder, value_head
 from glore_jax.models.visibility import Visibility
+from glore_jax.parallel import hosts
 from glore_jax.parallel import placement as placements
 from glore_jax.parallel.placement import Placement
 from glore_jax.parallel.rows import batches
@@ -148,22 +149,27 @@ def values(
 ) -> list[tuple[float, ...]]:
     """The value at every step end of every reading.
 
+    All processes of a job ask for the same; each reads some batches, and what it has found goes to all.
+
     Args:
       advance: is told how many readings were done.
       placement: the devices; None: all, with the whole model on each.
     """
-    place = placement or placements.make()
+    place = (placement or placements.make()).of_process()
     params = jax.device_put(params, place.whole)
-    out: list[tuple[float, ...]] = [()] * len(readings)
-    for batch, rows, width in batches([len(reading.tokens) for reading in readings], place.parts("batch")):
+    found: dict[int, tuple[float, ...]] = {}
+    every = batches([len(reading.tokens) for reading in readings], place.parts("batch"))
+    for batch, rows, width in hosts.share(list(every)):
         tokens = np.zeros((rows, width), np.int32)
         length, prompt = (np.zeros(rows, np.int32) for _ in range(2))
         for r, i in enumerate(batch):
             count = len(readings[i].tokens)
             tokens[r, :count] = readings[i].tokens
             length[r], prompt[r] = count, readings[i].given
-        found = np.asarray(_values(model, params, *place.put((tokens, length, prompt))))
+        values_BxT = np.asarray(_values(model, params, *place.put((tokens, length, prompt))))
         for r, i in enumerate(batch):
-            out[i] = tuple(float(found[r, p]) for p in readings[i].ends)
+            found[i] = tuple(float(values_BxT[r, p]) for p in readings[i].ends)
         advance(len(batch))
-    return out
+    for part in hosts.gather("values", found):
+        found |= part
+    return [found[i] for i in range(len(readings))]

@@ -24,13 +24,15 @@ import contextlib
 import itertools
 import pickle
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import rich
 
+from glore_jax import progress
 from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted
 from glore_jax.parallel.watch import Watch
@@ -38,17 +40,21 @@ from glore_jax.parallel.watch import Watch
 T = TypeVar("T")
 
 _START_SECONDS = 300  # that processes wait for the last one to come
-_HEARTBEAT_SECONDS = 55  # after which JAX ends a job by itself; `watch` is quicker, and says more
-_BARRIER_MILLISECONDS = 7 * 24 * 3600 * 1000  # who is waited for works or is missed by `watch`
+_HEARTBEAT_SECONDS = 600  # after which JAX ends a job by itself; `watch` is quicker, and says more
+_LOOK_SECONDS = 0.2  # between two looks at a barrier, at most
+_SAY_SECONDS = 60.0  # between two lines that say for whom the lead waits
 _CHUNKS = 1 << 16, 1 << 24  # bytes of each process that are gathered at a time: two shapes to compile
 
 
 class _Group:
-    """Attributes: index, of this process; count; watch, over the others; number, of the next barrier."""
+    """Attributes: index, of this process; count; watch, over the others; number, of the next barrier; left, the room of
+    the last one.
+    """
 
     def __init__(self, index: int = 0, count: int = 1, watch: Watch | None = None):
         self.index, self.count, self.watch = index, count, watch
         self.number = itertools.count()
+        self.left: str | None = None
 
 
 _group = _Group()
@@ -154,10 +160,38 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[_group.index :: _group.count])
 
 
+def of_all() -> str:
+    """For the label of work of which this process shows its own share.
+
+    >>> "samples" + of_all()
+    'samples'
+    """
+    return f", share 1 of {_group.count}" if _group.count > 1 else ""
+
+
 def barrier(name: str) -> None:
-    """Returns once every process is here."""
-    if _group.count > 1:
-        _client().wait_at_barrier(f"glore/{next(_group.number)}/{name}", _BARRIER_MILLISECONDS)
+    """Returns once every process is here; now and then the lead says for whom it waits.
+
+    They look for each other by turns instead of waiting in JAX, so that a signal gets through.
+    """
+    if _group.count == 1:
+        return
+    client, room = _client(), f"glore/barrier/{next(_group.number)}/"
+    client.key_value_set(f"{room}{_group.index}", name)
+    began, said, pause = time.monotonic(), 0, 0.002
+    while len(here := dict(client.key_value_dir_get(room))) < _group.count:
+        time.sleep(pause)
+        pause = min(2 * pause, _LOOK_SECONDS)
+        if time.monotonic() - began > (said + 1) * _SAY_SECONDS:
+            said += 1
+            missing = [n for n in range(_group.count) if f"{room}{n}" not in here]
+            assert _group.watch is not None
+            progress.say(f"{name}: waiting for {', '.join(_group.watch.names[n] for n in missing)}")
+    if others := set(here.values()) - {name}:
+        raise RuntimeError(f"processes have met at {name!r} and {others}: they no longer do the same")
+    if lead() and _group.left is not None:
+        client.key_value_delete(_group.left)  # whoever is here has seen that all were there
+    _group.left = room
 
 
 def gather(name: str, value: T) -> list[T]:
@@ -186,9 +220,9 @@ def gather(name: str, value: T) -> list[T]:
     return [pickle.loads(whole) for whole in found]
 
 
-def of_lead(name: str, value: T) -> T:
-    """What process 0 hands in, on all of them: for decisions that all have to take alike."""
-    return gather(name, value if lead() else None)[0]  # type: ignore[return-value]
+def of_lead(name: str, make: Callable[[], T]) -> T:
+    """What process 0 finds, on all of them: for decisions that all have to take alike."""
+    return gather(name, make() if lead() else None)[0]  # type: ignore[return-value]
 
 
 def any_of(flag: bool) -> bool:
@@ -198,6 +232,21 @@ def any_of(flag: bool) -> bool:
     from jax.experimental.multihost_utils import process_allgather
 
     return bool(np.any(process_allgather(np.array(flag))))
+
+
+def whole(tree: Any) -> Any:
+    """Arrays, of which those that lie on the devices of several processes come whole into the memory of each."""
+    if _group.count == 1:
+        return tree
+    import jax
+    from jax.experimental.multihost_utils import process_allgather
+
+    def read(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return x
+        return np.asarray(x.addressable_data(0)) if x.is_fully_replicated else process_allgather(x, tiled=True)
+
+    return jax.tree.map(read, tree)
 
 
 def _fail(code: int, message: str, reason: str, exit_code: int | None = None) -> None:

@@ -25,7 +25,7 @@ def make(asked: Mapping[str, int] | None = None, rest: str = "data", devices: Se
       asked: sizes by axis; 0, or an axis that is left out, is not said.
       rest: the axis that takes the devices that are left, or `data` where this one's size is asked for. Other axes of
         which nothing is said have one device.
-      devices: others than those here, to compile for.
+      devices: others than all that there are, those of all processes of a job.
 
     Raises:
       InputError: the sizes do not come to the number of devices.

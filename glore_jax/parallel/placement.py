@@ -117,8 +117,25 @@ class Placement:
             )
 
     def put(self, batch: Any) -> Any:
-        """Host arrays [B, ...] on the devices, rows split."""
-        return jax.device_put(batch, self.at("batch"))
+        """Host arrays [B, ...] on the devices, rows split.
+
+        Every process of a job hands in the same arrays, and puts the rows of its own devices there.
+        """
+        sharding = self.at("batch")
+        if sharding.is_fully_addressable:
+            return jax.device_put(batch, sharding)
+        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), batch)
+
+    def of_process(self) -> Placement:
+        """The same on the devices of this process alone, if these can hold what `tensor` and `sequence` split."""
+        devices = self.mesh.local_devices
+        kept = self.mesh.shape.get("tensor", 1) * self.mesh.shape.get("sequence", 1)
+        if len(devices) == self.mesh.size or len(devices) % kept:
+            return self
+        rows = len(devices) // kept
+        fsdp = math.gcd(self.mesh.shape.get("fsdp", 1), rows)
+        asked = {**self.mesh.shape, "data": rows // fsdp, "fsdp": fsdp}
+        return Placement(meshes.make(asked, devices=devices), self.table)
 
 
 def make(settings: Mapping[str, Any] | None = None, devices: Sequence[Any] | None = None) -> Placement:

@@ -62,6 +62,8 @@ class Watch:
           reason: told to the others, in a line.
           exit_code: where it is not the code that the others are told.
         """
+        if code == 2 and self.index and self._lead_says(code, reason):
+            message = ""
         if message:
             print(f"{self._prefix()}{message}", file=sys.stderr, flush=True)
         if code == 1:
@@ -70,6 +72,11 @@ class Watch:
         with contextlib.suppress(RuntimeError):
             self._say("ended", f"{code} {reason}")
         self._exit(code if exit_code is None else exit_code)
+
+    def _lead_says(self, code: int, reason: str) -> bool:
+        """Whether process 0 fails in the same way; what is wrong with the input is often wrong everywhere."""
+        time.sleep(2 * _EVERY)
+        return self.ended.get(0) == f"{code} {reason}"
 
     def _prefix(self) -> str:
         return f"process {self.index}: " if self.index else ""

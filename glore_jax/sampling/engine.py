@@ -21,6 +21,7 @@ import jax
 
 from glore_jax.errors import InputError
 from glore_jax.models.decoder import Decoder
+from glore_jax.parallel import hosts
 from glore_jax.parallel import placement as placements
 from glore_jax.parallel.placement import Placement
 from glore_jax.sampling import memory, precision
@@ -65,9 +66,9 @@ class Engine:
         self.model = Decoder(dataclasses.replace(model.config, dtype=settings.dtype))
         self.settings, self.name, self.text = settings, name, text
         self.eos, self.pad = eos, pad
-        self.placement = placement or placements.make()
+        self.placement = (placement or placements.make()).of_process()
         self.placement.check_rows("sampling.sources", settings.sources)
-        self.params = jax.device_put(precision.kept(params, settings), self.placement.whole)
+        self.params = jax.device_put(precision.kept(hosts.whole(params), settings), self.placement.whole)
         self.slots = memory.slots(self.model.config, settings, self.placement)  # fewer, once a device ran out of memory
 
     def generate(
@@ -77,9 +78,20 @@ class Engine:
         advance: Callable[[int, int], None] = _silent,
         journal: Journal | None = None,
     ) -> list[Completion]:
-        """Completions in the order of the requests; arguments and errors of `start`."""
+        """Completions in the order of the requests; arguments and errors of `start`.
+
+        All processes of a job ask for the same; each samples the requests of some sources, and what it has found goes
+        to all.
+        """
         self.check(requests)
-        found = {request.id: completion for request, completion in self.start(requests, key, advance, journal)}
+        sources = set(hosts.share(list(dict.fromkeys(request.source for request in requests))))
+        mine = [request for request in requests if request.source in sources]
+        own = {request.id: completion for request, completion in self.start(mine, key, advance, journal)}
+        found: dict[str, Completion] = {}
+        for part in hosts.gather("samples", own):
+            found |= part
+        if len(found) > len(own):
+            advance(0, sum(len(found[request.id].tokens) for request in requests if request.id not in own))
         return [found[request.id] for request in requests]
 
     def start(

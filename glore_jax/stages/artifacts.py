@@ -1,4 +1,7 @@
-"""Reading and writing what stages hand on: models, tables, curves."""
+"""Reading and writing what stages hand on: models, tables, curves.
+
+All processes of a job come by here; what is written the lead writes, and the others leave it to the lead.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from glore_jax import files
 from glore_jax.errors import InputError
 from glore_jax.models import adapters, families, value_head
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
+from glore_jax.parallel import hosts
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.sampling.engine import Engine
@@ -29,7 +33,24 @@ SPLITS = ("train", "dev", "test")
 
 
 def write_model(folder: Path, params: Any, config: DecoderConfig, dtype: str = "float32") -> None:
-    checkpoints.save_model(folder / MODEL, params, dataclasses.asdict(config), dtype)
+    """Args: params: whole on every process, as of all that is written here, of which the lead's is taken."""
+    if hosts.lead():
+        checkpoints.save_model(folder / MODEL, params, dataclasses.asdict(config), dtype)
+
+
+def write_table(path: Path, rows: Sequence[Any], cls: type) -> None:
+    if hosts.lead():
+        files.write_table(path, rows, cls)
+
+
+def write_json(path: Path, value: Any) -> None:
+    if hosts.lead():
+        files.write_json(path, value)
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    if hosts.lead():
+        tokenizer.save(folder)
 
 
 def read_model(folder: Path, dtype: str) -> tuple[Decoder, Any]:
@@ -138,15 +159,21 @@ def train(
 
 def write_trained(folder: Path, trained: loop.Trained, config: DecoderConfig) -> None:
     """The model and its curve; an adapter, which is merged into the model, also by itself where PEFT can read it."""
-    write_model(folder, jax.device_get(trained.params), config)
-    files.write_json(folder / CURVE, trained.curve)
+    params, adapter = hosts.whole((trained.params, trained.adapter))
+    write_model(folder, jax.device_get(params), config)
+    write_json(folder / CURVE, trained.curve)
+    if not hosts.lead():
+        return
     shutil.rmtree(folder / ADAPTER, ignore_errors=True)  # of an attempt that was cut right after it
-    if trained.adapter is not None and families.has(config):
-        adapters.save(*trained.adapter, folder / ADAPTER, CausalLM(Decoder(config)))
+    if adapter is not None and families.has(config):
+        config_of_adapter, weights = adapter
+        adapters.save(config_of_adapter, weights, folder / ADAPTER, CausalLM(Decoder(config)))
 
 
 def copy_adapter(source: Path, folder: Path) -> None:
     """The adapter that lies beside a model, if one does, to where the model was copied."""
+    if not hosts.lead():
+        return
     shutil.rmtree(folder / ADAPTER, ignore_errors=True)
     if (source / ADAPTER).is_dir():
         shutil.copytree(source / ADAPTER, folder / ADAPTER)
@@ -159,8 +186,9 @@ def sampling(context: StageContext, total: int, unit: str, label: str) -> Iterat
     Args:
       label: of this sampling alone among those of the stage.
     """
-    journal = Journal(context.checkpoint / "samples" / label)
-    with journal, context.progress(total, unit, label) as bar:
+    total = -(-total // hosts.count())
+    journal = Journal(context.checkpoint / "samples" / label, writer=str(hosts.index()))
+    with journal, context.progress(total, unit, label + hosts.of_all()) as bar:
         yield Meter(bar), journal
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from glore_jax import answers, files, final_answers
 from glore_jax.errors import InputError
+from glore_jax.parallel import hosts
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Judged, Problem, Rollout, Solution, StepLabels
 from glore_jax.stages import artifacts, judged_traces, scoring, step_labels, taking_base
@@ -122,7 +123,10 @@ def labels(context: StageContext) -> dict[str, Any]:
     rows, found = _read(context)
     chosen = [trace for name, trace in _representatives(found).items() if name == trace.id]
     questions = {p.id: p for p in artifacts.read_problems(context, "train")}
-    made, counts = step_labels.label(context, "base", questions, chosen)
+    counts = step_labels.roll_out(context, "base", questions, chosen)
+    if not hosts.lead():
+        return counts
+    made = step_labels.label(context, chosen)
     rollouts = RolloutParts(context.folder, context.stop.check)
     texts = (rollout.text for mine in rollouts.values() for rollout in mine)
     unanswered = sum(answers.final_answer(text) is None for text in texts)
@@ -135,13 +139,17 @@ def labels(context: StageContext) -> dict[str, Any]:
     false = {r.id: r.first_false for r in rows if r.first_false is not None and r.id in names}
     step_labels.finish(context, chosen, made, false)
     flat = [x for entry in made for x in entry.labels if x >= 0]
-    return counts | {
-        "unanswered": unanswered,
-        "solutions": len(found),
-        "different": len(chosen),
-        "labels": len(flat),
-        "positive": sum(flat) / len(flat),
-    }
+    return (
+        {"rollouts": rollouts.count}
+        | counts
+        | {
+            "unanswered": unanswered,
+            "solutions": len(found),
+            "different": len(chosen),
+            "labels": len(flat),
+            "positive": sum(flat) / len(flat),
+        }
+    )
 
 
 def _representatives(found: Sequence[Solution]) -> dict[str, Solution]:

@@ -19,6 +19,7 @@ from glore_jax.method import base_model, reward_models
 from glore_jax.method import expert_iteration as ei
 from glore_jax.method import labels as labelling
 from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.parallel import hosts
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Judged, Problem, Scored, Solution, StepLabels
 from glore_jax.stages import artifacts, scoring, taking_base
@@ -82,7 +83,7 @@ def base(context: StageContext) -> dict[str, Any]:
     params = {"decoder": base_model.init(model, context.seed)}
     trained, counts = artifacts.train(context, model, params, losses.language, examples, c.pretrain.train, tokenizer)
     artifacts.write_trained(context.folder, trained, config)
-    tokenizer.save(context.folder)
+    artifacts.write_tokenizer(context.folder, tokenizer)
     return counts | {"vocabulary": tokenizer.vocab_size}
 
 
@@ -156,12 +157,12 @@ def values(context: StageContext) -> dict[str, Any]:
         for split in MEASURED:
             rows, path = _rows(context, kind, split), context.folder / _name(kind, split)
             counts[f"{split}_{kind}"] = len(rows)
-            if path.exists():
+            if hosts.of_lead(f"{name}, {split}", path.exists):
                 continue
             readings = scoring.read_with(tokenizer, rows, model.config.vocab_size)
             with context.progress(len(rows), "solutions", f"{name}, {split}") as bar:
                 found = reward_models.values(model, params, readings, bar.advance, context.placement)
-            files.write_table(path, scoring.scored(rows, found, PAPER_THRESHOLD), Scored)
+            artifacts.write_table(path, scoring.scored(rows, found, PAPER_THRESHOLD), Scored)
     return counts
 
 

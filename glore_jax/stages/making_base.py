@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from glore_jax import files
 from glore_jax.method import base_model
 from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.parallel import hosts
 from glore_jax.pipeline import StageContext
 from glore_jax.sampling import solutions
 from glore_jax.stages import artifacts
@@ -60,11 +60,12 @@ def base_model_stage(context: StageContext) -> dict[str, Any]:
     made = pretrained.reopen(context.input("tokenizer"))
     model, params = artifacts.read_model(context.input("pretrain_long"), "float32")
     artifacts.write_model(context.folder, params, model.config, "bfloat16")
-    made.save(context.folder)
+    artifacts.write_tokenizer(context.folder, made)
+    hosts.barrier("the base model")
     model, params = artifacts.read_model(context.folder, "float32")
     dev = [make_problem(c.seed, "dev", i, c.pretrain_long.step_weights) for i in range(c.dev)]
     engine = artifacts.make_engine(context, model, params["decoder"], made)
     with artifacts.sampling(context, len(dev), "solutions", "dev drafts") as recorded:
         found = solutions.sample(engine, made, dev, 1, 0.0, context.key("greedy"), *recorded)
-    files.write_json(context.folder / "card.json", {"dev_accuracy": accuracy(found), "dev_problems": c.dev})
+    artifacts.write_json(context.folder / "card.json", {"dev_accuracy": accuracy(found), "dev_problems": c.dev})
     return {"parameters": sum(x.size for x in jax.tree.leaves(params)), "dev_accuracy": accuracy(found)}

@@ -35,6 +35,7 @@ GLORE: tuple[Stage, ...] = (
         "load the problems and split them",
         ("task",),
         outside=lambda config: tasks.files_of(config.task),
+        alone=True,
     ),
     Stage(
         "base",
@@ -43,6 +44,7 @@ GLORE: tuple[Stage, ...] = (
         "take the base model and its tokenizer",
         ("base", "sampling"),
         outside=taking_base.files_of,
+        alone=True,
     ),
     Stage(
         "sft",
@@ -121,11 +123,19 @@ GLORE: tuple[Stage, ...] = (
         reports.stage,
         "measure, plot and write the page",
         (),
+        alone=True,
     ),
 )
 
 BASE: tuple[Stage, ...] = (
-    Stage("tokenizer", (), making_base.tokenizer, "train the tokenizer", ("vocabulary", "pretrain_short")),
+    Stage(
+        "tokenizer",
+        (),
+        making_base.tokenizer,
+        "train the tokenizer",
+        ("vocabulary", "pretrain_short"),
+        alone=True,
+    ),
     *(
         Stage(name, inputs, making_base.pretrain, title, (name, "model", "train_dtype"))
         for name, inputs, title in (
@@ -152,6 +162,7 @@ TRACES_VALUE: tuple[Stage, ...] = (
         "read the judged solutions and split their questions",
         ("task",),
         outside=lambda config: judged.files_of(config.task),
+        alone=True,
     ),
     Stage(
         "base",
@@ -164,8 +175,22 @@ TRACES_VALUE: tuple[Stage, ...] = (
         ),
         outside=judged_traces.base_files,
     ),
-    Stage("traces", ("problems", "base"), judged_traces.traces, "final labels of train", ()),
-    Stage("labels", ("problems", "base"), judged_traces.labels, "step labels of train", ("labels",)),
+    Stage(
+        "traces",
+        ("problems", "base"),
+        judged_traces.traces,
+        "final labels of train",
+        (),
+        alone=True,
+    ),
+    Stage(
+        "labels",
+        ("problems", "base"),
+        judged_traces.labels,
+        "step labels of train",
+        ("labels",),
+        alone=True,
+    ),
     *(
         Stage(
             name,
@@ -180,7 +205,7 @@ TRACES_VALUE: tuple[Stage, ...] = (
         )
     ),
     Stage("values", ("problems", "base", "orm", "sorm"), judged_traces.values, "read values on dev and test", ()),
-    Stage(reports.MEASURES, ("problems", "values"), judged_traces.measures, "measure on test", ()),
+    Stage(reports.MEASURES, ("problems", "values"), judged_traces.measures, "measure on test", (), alone=True),
 )
 
 LABEL: tuple[Stage, ...] = (
@@ -191,6 +216,7 @@ LABEL: tuple[Stage, ...] = (
         "read the solutions",
         ("task",),
         outside=lambda config: given_solutions.files_of(config.task),
+        alone=True,
     ),
     Stage(
         "base",
@@ -199,6 +225,7 @@ LABEL: tuple[Stage, ...] = (
         "take the model that continues prefixes",
         ("base", "sampling"),
         outside=taking_base.files_of,
+        alone=True,
     ),
     Stage(
         "labels",
@@ -207,7 +234,14 @@ LABEL: tuple[Stage, ...] = (
         "roll out prefixes and label the steps",
         ("labels", "sampling"),
     ),
-    Stage("export", ("problems", "base", "labels"), given_solutions.export, "write the labels", ()),
+    Stage(
+        "export",
+        ("problems", "base", "labels"),
+        given_solutions.export,
+        "write the labels",
+        (),
+        alone=True,
+    ),
 )
 
 _RECIPES = {"glore": GLORE, "base": BASE, "traces_value": TRACES_VALUE, "label": LABEL}

@@ -35,7 +35,7 @@ def _train_refiner(
     params = {"decoder": params["decoder"]}
     trained, counts = artifacts.train(context, model, params, losses.language, examples, settings.train, tokenizer)
     artifacts.write_trained(context.folder, trained, model.config)
-    files.write_table(context.folder / "pairs.parquet", pairs, RefinementPair)
+    artifacts.write_table(context.folder / "pairs.parquet", pairs, RefinementPair)
     return {"pairs": len(pairs)} | counts
 
 

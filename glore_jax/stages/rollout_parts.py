@@ -13,13 +13,19 @@ from pathlib import Path
 from glore_jax import files
 from glore_jax.records import Rollout, Solution
 
-TRACES_A_PART = 250  # a cut run loses one part at most
+TRACES_A_PART = 250  # at most
+_PARTS = 8  # of few traces too, so that several processes have something to do
+_FEWEST = 16  # traces of a part: at its end slots stand idle
 
 
 def split(folder: Path, traces: Sequence[Solution]) -> Iterator[tuple[Path, Sequence[Solution]]]:
-    """The file of each part in the folder of a stage, and the traces whose rollouts it has."""
-    for number, at in enumerate(range(0, len(traces), TRACES_A_PART)):
-        yield folder / "rollouts" / f"part-{number:05d}.parquet", traces[at : at + TRACES_A_PART]
+    """The file of each part in the folder of a stage, and the traces whose rollouts it has.
+
+    It hangs on the traces alone, so that other processes, and more or fewer of them, may go on with the parts.
+    """
+    size = min(TRACES_A_PART, max(_FEWEST, -(-len(traces) // _PARTS)))
+    for number, at in enumerate(range(0, len(traces), size)):
+        yield folder / "rollouts" / f"part-{number:05d}.parquet", traces[at : at + size]
 
 
 class RolloutParts(Mapping[str, Sequence[Rollout]]):

@@ -10,6 +10,7 @@ from glore_jax import files, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import label_noise, verifying
 from glore_jax.method import labels as labelling
+from glore_jax.parallel import hosts
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem, Rollout, Solution, StepLabels
 from glore_jax.sampling.journal import Journal
@@ -49,7 +50,11 @@ def labels(context: StageContext) -> dict[str, Any]:
     traces = files.read_table(context.input("traces") / "traces.parquet", Solution)
     labelled = {p.id for p in rows[: settings.problems or None]}
     chosen = select(traces, labelled, settings.wrong_per_problem, settings.right_per_problem, settings.solved_only)
-    made, counts = label(context, "expert_iteration", problems, chosen)
+    counts = roll_out(context, "expert_iteration", problems, chosen)
+    if not hosts.lead():
+        return counts
+    made = label(context, chosen)
+    counts = {"rollouts": RolloutParts(context.folder).count} | counts
     _require_both_classes(made)
     oracle = tasks.oracle(context.config.task.name)
     false = None if oracle is None else {t.id: oracle(problems[t.problem_id].facts, t.steps) for t in chosen}
@@ -66,25 +71,11 @@ def labels(context: StageContext) -> dict[str, Any]:
     return counts
 
 
-def label(
-    context: StageContext, student: str, problems: Mapping[str, Problem], traces: Sequence[Solution]
-) -> tuple[list[StepLabels], dict[str, Any]]:
-    """Labels of some traces, before the balance; rollouts and what is counted of them come with it.
-
-    Args:
-      student: the stage whose model continues prefixes.
-      problems: by id.
-    """
+def label(context: StageContext, traces: Sequence[Solution]) -> list[StepLabels]:
+    """Labels of some traces from their rollouts, before the balance."""
     settings = context.config.labels
-    labelling.check_reading(settings.consistency)
-    verifying.check(settings)
-    # Propagation makes a right trace positive everywhere, so it needs no rollouts; without it, it does. A trace of one
-    # step has no prefix to continue.
-    rolled = [t for t in traces if t.num_steps > 1 and not (t.right and settings.propagation)]
-    counts = _roll_out(context, student, problems, rolled)
     rollouts = RolloutParts(context.folder, context.stop.check)
-    made = labelling.make(traces, rollouts, settings.consistency, settings.propagation)
-    return made, {"rollouts": rollouts.count} | counts
+    return labelling.make(traces, rollouts, settings.consistency, settings.propagation)
 
 
 def finish(
@@ -109,28 +100,44 @@ def finish(
     return [x for entry in balanced for x in entry.labels if x >= 0], audit
 
 
-def _roll_out(
+def roll_out(
     context: StageContext, student: str, problems: Mapping[str, Problem], traces: Sequence[Solution]
 ) -> dict[str, Any]:
-    """Writes the rollouts of all traces, part by part; parts that are there already are kept."""
+    """Writes the rollouts that the labels of some traces need; returns what is counted of them.
+
+    They are written part by part, each by one process of the job. Parts that are there already are kept, whoever wrote
+    them.
+
+    Args:
+      student: the stage whose model continues prefixes.
+      problems: by id.
+    """
+    settings, temperature = context.config.labels, context.config.sampling.temperature
+    labelling.check_reading(settings.consistency)
+    verifying.check(settings)
+    # Propagation makes a right trace positive everywhere, so it needs no rollouts; without it, it does. A trace of one
+    # step has no prefix to continue.
+    rolled = [t for t in traces if t.num_steps > 1 and not (t.right and settings.propagation)]
     tokenizer = artifacts.read_tokenizer(context)
     engine = artifacts.read_engine(context, student, tokenizer)
-    settings, temperature = context.config.labels, context.config.sampling.temperature
-    (context.folder / "rollouts").mkdir(exist_ok=True)
-    total = sum(t.num_steps - 1 for t in traces) * settings.rollouts
-    with context.progress(total, "rollouts", "verifying traces") as bar:
+    (context.folder / "rollouts").mkdir(parents=True, exist_ok=True)
+    parts = list(rollout_parts.split(context.folder, rolled))
+    left = hosts.of_lead("rollouts", lambda: [n for n, (path, _) in enumerate(parts) if not path.exists()])
+    mine = [parts[n] for n in hosts.share(left)]
+    total = sum(t.num_steps - 1 for _, part in mine for t in part) * settings.rollouts
+    with context.progress(total, "rollouts", f"verifying traces{hosts.of_all()}") as bar:
         meter = artifacts.Meter(bar)
-        for path, part in rollout_parts.split(context.folder, traces):
-            if path.exists():
-                bar.advance(sum(t.num_steps - 1 for t in part) * settings.rollouts)
-                continue
-            journal = Journal(context.checkpoint / "samples" / path.stem)
+        for path, part in mine:
+            journal = Journal(context.checkpoint / "samples" / path.stem, writer=str(hosts.index()))
             with journal:
                 rolling = Rollouts(engine, tokenizer, problems, temperature, context.key(), meter, journal)
                 found = verifying.collect(rolling, part, settings, bar.advance)
             files.write_table(path, found, Rollout)
             journal.remove()
-    return {"rolled_out_traces": len(traces), "sampled_tokens_per_second": meter.rate()}
+    rate = sum(hosts.gather("rollouts are written", meter.rate()))
+    if hosts.lead():
+        files.appear([path for path, _ in parts])
+    return {"rolled_out_traces": len(rolled), "sampled_tokens_per_second": rate}
 
 
 def _by_prefix(made: Sequence[StepLabels]) -> str:

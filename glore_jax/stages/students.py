@@ -10,6 +10,7 @@ import numpy as np
 from glore_jax import files, tasks
 from glore_jax.errors import InputError
 from glore_jax.method import expert_iteration as ei
+from glore_jax.parallel import hosts
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem, Solution
 from glore_jax.sampling import solutions
@@ -53,7 +54,7 @@ def sft(context: StageContext) -> dict[str, Any]:
         params = trained.params
     else:  # problems without worked solutions: the base model itself is the first student
         artifacts.write_model(context.folder, params, model.config)
-        files.write_json(context.folder / artifacts.CURVE, [])
+        artifacts.write_json(context.folder / artifacts.CURVE, [])
     engine = artifacts.make_engine(context, model, params["decoder"], tokenizer)
     found, meter = greedy(context, engine, tokenizer, artifacts.read_problems(context, "dev"), "dev drafts")
     return counts | {"dev_accuracy": accuracy(found), "sampled_tokens_per_second": meter.rate()}
@@ -72,8 +73,9 @@ def expert_iteration(context: StageContext) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     for number in range(1, settings.rounds + 1):
         folder = context.folder / f"round{number}"
-        if not (folder / "round.json").exists():
+        if not hosts.of_lead(folder.name, (folder / "round.json").exists):
             _round(context, folder, number, engine, tokenizer, train_rows, dev, kept)
+            hosts.barrier(f"end of {folder.name}")
         kept = files.read_table(folder / "kept.parquet", Solution)
         counts = files.read_json(folder / "round.json")
         history.append(counts["dev_accuracy"])
@@ -82,18 +84,20 @@ def expert_iteration(context: StageContext) -> dict[str, Any]:
         if history[-1] <= max(history[:-1]):
             break
     best = max(range(len(history)), key=history.__getitem__)  # 0 is the supervised student
+    counts |= {"rounds": len(history) - 1, "best_round": best, "dev_accuracy": history[best]}
+    if not hosts.lead():
+        return counts
     chosen = context.folder / f"round{best}" if best else context.input("sft")
     model, params = artifacts.read_model(chosen, "float32")
     artifacts.write_model(context.folder, params, model.config)
     files.write_json(context.folder / artifacts.CURVE, files.read_json(chosen / artifacts.CURVE))
     artifacts.copy_adapter(chosen, context.folder)
     files.write_json(context.folder / "history.json", history)
-    return counts | {"rounds": len(history) - 1, "best_round": best, "dev_accuracy": history[best]}
+    return counts
 
 
 def _round(context, folder, number, engine, tokenizer, train_rows, dev, kept) -> None:
     settings = context.config.expert_iteration
-    folder.mkdir(exist_ok=True)
     total = len(train_rows) * settings.samples
     with artifacts.sampling(context, total, "samples", f"round {number}, samples of train") as (meter, journal):
         key, temperature = context.key(f"round{number}"), context.config.sampling.temperature
@@ -118,8 +122,8 @@ def _round(context, folder, number, engine, tokenizer, train_rows, dev, kept) ->
     counts |= {"sampled_tokens_per_second": meter.rate()}
     context.log(f"round {number}: {len(kept)} right solutions kept, dev accuracy {counts['dev_accuracy']:.3f}")
     artifacts.write_trained(folder, trained, model.config)
-    files.write_table(folder / "kept.parquet", kept, Solution)
-    files.write_json(folder / "round.json", counts)
+    artifacts.write_table(folder / "kept.parquet", kept, Solution)
+    artifacts.write_json(folder / "round.json", counts)
 
 
 def traces(context: StageContext) -> dict[str, Any]:
@@ -130,7 +134,7 @@ def traces(context: StageContext) -> dict[str, Any]:
     with artifacts.sampling(context, len(rows) * count, "traces", "samples of train") as (meter, journal):
         temperature = context.config.sampling.temperature
         found = solutions.sample(engine, tokenizer, rows, count, temperature, context.key(), meter, journal)
-    files.write_table(context.folder / "traces.parquet", found, Solution)
+    artifacts.write_table(context.folder / "traces.parquet", found, Solution)
     by_problem = collections.Counter(s.problem_id for s in found if s.right)
     if not by_problem:
         raise InputError(

@@ -98,7 +98,7 @@ def take(context: StageContext, tokenizer: Tokenizer) -> dict[str, Any]:
     params, config = _load(context.config, tokenizer)
     dtypes = {str(x.dtype) for x in jax.tree.leaves(params)}
     artifacts.write_model(context.folder, params, config, dtypes.pop() if len(dtypes) == 1 else "float32")
-    tokenizer.save(context.folder)
+    artifacts.write_tokenizer(context.folder, tokenizer)
     numbers = sum(x.size for x in jax.tree.leaves(params))
     return {"parameters": numbers, "vocabulary": tokenizer.vocab_size}
 

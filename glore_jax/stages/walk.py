@@ -157,8 +157,8 @@ def _counts(cases: Sequence[Case], thresholds: dict[str, float], ranker: str) ->
 def tuning(context: StageContext) -> dict[str, Any]:
     """Chooses the thresholds of WHERE and WHEN on dev."""
     cases, thresholds = _of_split(context, "dev").run(None)
-    files.write_table(context.folder / "cases.parquet", cases, Case)
-    files.write_json(context.folder / "thresholds.json", thresholds)
+    artifacts.write_table(context.folder / "cases.parquet", cases, Case)
+    artifacts.write_json(context.folder / "thresholds.json", thresholds)
     counts = _counts(cases, thresholds, context.config.evaluation.ranker)
     return counts | {name: thresholds[name] for name in ("sorm_where", "gate", "rank_margin")}
 
@@ -167,7 +167,7 @@ def test(context: StageContext) -> dict[str, Any]:
     """The one look at the test problems."""
     thresholds = files.read_json(context.input("tuning") / "thresholds.json")
     cases, _ = _of_split(context, "test").run(thresholds)
-    files.write_table(context.folder / "cases.parquet", cases, Case)
+    artifacts.write_table(context.folder / "cases.parquet", cases, Case)
     return _counts(cases, thresholds, context.config.evaluation.ranker)
 
 

@@ -11,7 +11,7 @@ def meet(index: int, count: int) -> None:
         large = bytes([index]) * (100_000 * index)  # of more than one chunk, but for process 0
         assert hosts.gather("large", large) == [bytes([i]) * (100_000 * i) for i in range(count)]
         assert hosts.gather("mine", {"index": index}) == [{"index": i} for i in range(count)]
-        assert hosts.of_lead("choice", f"of {index}") == "of 0"
+        assert hosts.of_lead("choice", lambda: f"of {index}") == "of 0"
         assert [hosts.any_of(index == i) for i in range(count + 1)] == [True] * count + [False]
         shares = hosts.gather("shares", hosts.share(range(7)))
         assert sorted(n for share in shares for n in share) == list(range(7))

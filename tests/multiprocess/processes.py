@@ -34,7 +34,7 @@ class Job:
             port = free.getsockname()[1]
         names = {"GLORE_COORDINATOR": f"127.0.0.1:{port}", "GLORE_PROCESSES": str(count)}
         paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        base = os.environ | {"PYTHONPATH": paths, "JAX_NUM_CPU_DEVICES": str(devices)} | environment
+        base = os.environ | {"PYTHONPATH": paths, "DEVICES": str(devices)} | environment
         self.files = [[tempfile.TemporaryFile("w+") for _ in range(2)] for _ in range(count)]  # noqa: SIM115
         self.processes = [
             subprocess.Popen(
@@ -46,13 +46,15 @@ class Job:
             for i in range(count)
         ]
 
-    def wait(self) -> list[Ended]:
-        """Waits for all processes; none outlives this."""
+    def wait(self, for_these: Sequence[int] | None = None) -> list[Ended]:
+        """Waits for all processes, or for some of them; none outlives this."""
         try:
-            codes = [process.wait(SECONDS) for process in self.processes]
+            for i in range(len(self.processes)) if for_these is None else for_these:
+                self.processes[i].wait(SECONDS)
         finally:
             for process in self.processes:
                 process.kill()
+        codes = [process.wait() for process in self.processes]
         return [Ended(code, *map(_read, pair)) for code, pair in zip(codes, self.files, strict=True)]
 
 

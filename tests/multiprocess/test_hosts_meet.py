@@ -15,7 +15,9 @@ def test_two_processes_share_what_they_know():
 
 
 def test_one_process_alone_is_its_own_lead():
-    assert hosts.gather("name", 7) == [7] and hosts.of_lead("name", 7) == 7 and hosts.share("abc") == list("abc")
+    assert (
+        hosts.gather("name", 7) == [7] and hosts.of_lead("name", lambda: 7) == 7 and hosts.share("abc") == list("abc")
+    )
     assert hosts.any_of(True) and not hosts.any_of(False) and hosts.lead()
     with hosts.joined(None, None, None), hosts.joined("127.0.0.1:1", 1, 0):
         assert hosts.count() == 1
