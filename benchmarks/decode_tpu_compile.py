@@ -31,7 +31,6 @@ import functools
 import inspect
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -41,7 +40,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -49,12 +47,14 @@ from jax.sharding import PartitionSpec as P
 from glore_jax.models import quantised
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.models.visibility import Visibility
-from glore_jax.parallel import rules
+from glore_jax.parallel import programs as compiled_programs
+from glore_jax.parallel import rules, topologies
 from glore_jax.parallel.placement import Placement
+from glore_jax.parallel.programs import TooLarge
+from glore_jax.parallel.topologies import CHIPS, GIB
 from glore_jax.progress import say, size
 from glore_jax.sampling import decode, kv_cache, precision
 
-GIB = 2**30
 BUCKET, NEW, SOURCES, CHUNK = 512, 512, 8, 16
 LAYOUTS = "row-major", "compiler"
 BITS = "same", "int8"
@@ -72,7 +72,7 @@ class Machine:
     Attributes:
       topology: as libtpu names it.
       mesh: devices on the axes `data` and `tensor`.
-      memory: bytes on each device that a program may use; the compiler names them when it refuses one.
+      memory: bytes on each device that a program may use.
     """
 
     topology: str
@@ -82,14 +82,10 @@ class Machine:
 
 # More devices on `tensor` leave more room beside the weights, but 40 heads split evenly over 8 at most.
 MACHINES = {
-    "v5e-8": Machine("v5e:2x4", (1, 8), int(15.75 * GIB)),
-    "v5e-16": Machine("v5e:4x4", (2, 8), int(15.75 * GIB)),
-    "v5p-8": Machine("v5p:2x2x1", (1, 4), int(95.74 * GIB)),
+    "v5e-8": Machine("v5e:2x4", (1, 8), CHIPS["v5e"].memory),
+    "v5e-16": Machine("v5e:4x4", (2, 8), CHIPS["v5e"].memory),
+    "v5p-8": Machine("v5p:2x2x1", (1, 4), CHIPS["v5p"].memory),
 }
-
-
-class TooLarge(Exception):
-    """A program that a device has no room for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,18 +109,12 @@ class Program:
         """Raises: TooLarge."""
         donated: Any = self.donated
         jitted = jax.jit(self.function, in_shardings=self.formats, out_shardings=self.results, donate_argnums=donated)
-        try:
-            return jitted.lower(*self.args).compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise TooLarge(str(error).splitlines()[0]) from None
+        return compiled_programs.compile(jitted.lower(*self.args))
 
 
 def mesh_of(machine: Machine) -> Mesh:
     """Devices in the order of libtpu, in which neighbours come together; how near they are changes no byte."""
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is taken, so processes need not wait in line
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=machine.topology).devices
+    devices = topologies.devices(topologies.parse(machine.topology))
     return Mesh(np.array(devices).reshape(machine.mesh), ("data", "tensor"))
 
 
@@ -210,13 +200,8 @@ class Sampler:
 
 def memory(compiled: Any, beside: int) -> dict[str, int]:
     """Bytes of a program on each device, and of what stays there beside its arguments."""
-    found = compiled.memory_analysis()
-    return {
-        "arguments": found.argument_size_in_bytes,
-        "temporaries": found.temp_size_in_bytes,
-        "peak": found.peak_memory_in_bytes,
-        "beside": beside,
-    }
+    found = compiled_programs.memory(compiled)
+    return {"arguments": found.arguments, "temporaries": found.temporaries, "peak": found.peak, "beside": beside}
 
 
 def programs(sampler: Sampler, shapes: decode.Shapes, layout: str) -> dict[str, dict[str, int]]:
