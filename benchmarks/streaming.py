@@ -22,6 +22,7 @@ import json
 import re
 import tempfile
 import time
+import types
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -191,7 +192,7 @@ def simulate(rollouts: int, workdir: Path) -> dict[str, Any]:
         _given("traces", lambda folder: student.write_traces(folder, questions)),
         next(stage for stage in recipes.GLORE if stage.name == "labels"),
     ]
-    engine = mock.patch.object(artifacts, "read_engine", lambda *_: None)
+    engine = mock.patch.object(artifacts, "read_engine", lambda *_: types.SimpleNamespace(together=False))
     with engine, mock.patch.object(step_labels, "Rollouts", rolling):
         pipeline.run(config, workdir, chain)
     found = {"rollouts": total, "traces": questions * (WRONG + 1), "before": marks[0], "tenths": gauge.tenths}

@@ -156,17 +156,17 @@ def values(
       placement: the devices; None: all, with the whole model on each.
     """
     place = (placement or placements.make()).of_process()
-    params = jax.device_put(params, place.whole)
+    params = placements.lay(params, jax.tree.map(lambda x: place.whole, params))
     found: dict[int, tuple[float, ...]] = {}
-    every = batches([len(reading.tokens) for reading in readings], place.parts("batch"))
-    for batch, rows, width in hosts.share(list(every)):
+    every = list(batches([len(reading.tokens) for reading in readings], place.parts("batch")))
+    for batch, rows, width in every if place.mesh.is_multi_process else hosts.share(every):
         tokens = np.zeros((rows, width), np.int32)
         length, prompt = (np.zeros(rows, np.int32) for _ in range(2))
         for r, i in enumerate(batch):
             count = len(readings[i].tokens)
             tokens[r, :count] = readings[i].tokens
             length[r], prompt[r] = count, readings[i].given
-        values_BxT = np.asarray(_values(model, params, *place.put((tokens, length, prompt))))
+        values_BxT = np.asarray(hosts.whole(_values(model, params, *place.put((tokens, length, prompt)))))
         for r, i in enumerate(batch):
             found[i] = tuple(float(values_BxT[r, p]) for p in readings[i].ends)
         advance(len(batch))

@@ -121,10 +121,7 @@ class Placement:
 
         Every process of a job hands in the same arrays, and puts the rows of its own devices there.
         """
-        sharding = self.at("batch")
-        if sharding.is_fully_addressable:
-            return jax.device_put(batch, sharding)
-        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), batch)
+        return lay(batch, jax.tree.map(lambda x: self.at("batch"), batch))
 
     def of_process(self) -> Placement:
         """The same on the devices of this process alone, if these can hold what `tensor` and `sequence` split."""
@@ -136,6 +133,17 @@ class Placement:
         fsdp = math.gcd(self.mesh.shape.get("fsdp", 1), rows)
         asked = {**self.mesh.shape, "data": rows // fsdp, "fsdp": fsdp}
         return Placement(meshes.make(asked, devices=devices), self.table)
+
+
+def lay(tree: Any, shardings: Any) -> Any:
+    """Arrays that every process of a job has whole, each put on those devices of its sharding that are its own."""
+    if all(sharding.is_fully_addressable for sharding in jax.tree.leaves(shardings)):
+        return jax.device_put(tree, shardings)
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(put, tree, shardings)
 
 
 def make(settings: Mapping[str, Any] | None = None, devices: Sequence[Any] | None = None) -> Placement:

@@ -45,7 +45,11 @@ class Engine:
       eos, pad: token ids.
       name: of the model, for errors.
       text: what tokens say, for stops that are texts.
-      placement: the devices; None: all, with the whole model on each.
+      placement: the devices; None: all, with the whole model on each. Those of other processes are left out, unless
+        the model is split over more than this one has.
+
+    Attributes:
+      together: whether the processes of a job sample as one, each request on the devices of all.
 
     Raises:
       InputError: a precision that there is none of, or slots or sources that do not divide by the devices.
@@ -67,8 +71,10 @@ class Engine:
         self.settings, self.name, self.text = settings, name, text
         self.eos, self.pad = eos, pad
         self.placement = (placement or placements.make()).of_process()
+        self.together = self.placement.mesh.is_multi_process
         self.placement.check_rows("sampling.sources", settings.sources)
-        self.params = jax.device_put(precision.kept(hosts.whole(params), settings), self.placement.whole)
+        kept = precision.kept(hosts.whole(params), settings)
+        self.params = placements.lay(kept, jax.tree.map(lambda x: self.placement.whole, kept))
         self.slots = memory.slots(self.model.config, settings, self.placement)  # fewer, once a device ran out of memory
 
     def generate(
@@ -80,10 +86,13 @@ class Engine:
     ) -> list[Completion]:
         """Completions in the order of the requests; arguments and errors of `start`.
 
-        All processes of a job ask for the same; each samples the requests of some sources, and what it has found goes
-        to all.
+        All processes of a job ask for the same. Where each has an engine of its own it samples the requests of some
+        sources, and what it has found goes to all; where they have one together, they do the same at the same time.
         """
         self.check(requests)
+        if self.together:
+            own = {request.id: completion for request, completion in self.start(requests, key, advance, journal)}
+            return [own[request.id] for request in requests]
         sources = set(hosts.share(list(dict.fromkeys(request.source for request in requests))))
         mine = [request for request in requests if request.source in sources]
         own = {request.id: completion for request, completion in self.start(mine, key, advance, journal)}
@@ -113,7 +122,7 @@ class Engine:
           InputError: a prefix longer than the largest bucket, a limit that is not from 1 to `max_new_tokens`, or a
             model whose logits are not numbers.
         """
-        if journal is None:
+        if journal is None or self.together:  # whose processes must not find different things in it
             return Work(self, requests, key, advance)
         return Recorded(lambda others: Work(self, others, key, advance), requests, journal, advance)
 

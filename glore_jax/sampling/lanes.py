@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from glore_jax.errors import InputError
+from glore_jax.parallel import hosts, placement
 from glore_jax.sampling import decode
 from glore_jax.sampling.requests import Completion, Request, Source, name_words
 
@@ -31,7 +32,7 @@ class Lane:
         self.owner: list[Request | None] = [None] * shapes.slots
         self.bound: list[Source | None] = [None] * (shapes.slots // shapes.width)
         place, slots = engine.placement, decode.empty(engine.model.config, shapes)
-        self._slots = jax.device_put(slots, jax.tree.map(lambda x: place.at("batch") if x.ndim else place.whole, slots))
+        self._slots = placement.lay(slots, jax.tree.map(lambda x: place.at("batch") if x.ndim else place.whole, slots))
 
     def free(self, group: int) -> int:
         """How many slots of a group nobody has."""
@@ -75,15 +76,16 @@ class Lane:
         sitting = [(slot, r) for slot, r in enumerate(self.owner) if r is not None and r not in cancelled]
         if not sitting:
             return []
-        active = np.asarray(self._slots.active_B)
+        active = np.asarray(hosts.whole(self._slots.active_B))
         looked = [(slot, r) for slot, r in sitting if r.stop or not active[slot]]
         if not looked:
             return []
-        written, logprobs = np.asarray(self._slots.written_BxR), np.asarray(self._slots.logprob_BxR)
-        start, step = np.asarray(self._slots.start_B), int(self._slots.step)
+        s = self._slots
+        read = hosts.whole((s.written_BxR, s.logprob_BxR, s.start_B, s.step))
+        written, logprobs, start, step = map(np.asarray, read)
         found: list[Finished] = []
         for slot, request in looked:
-            size = min(step - int(start[slot]), self.engine.limit(request))
+            size = min(int(step) - int(start[slot]), self.engine.limit(request))
             completion = self._completion(request, written[slot, :size], logprobs[slot, :size], bool(active[slot]))
             if completion is not None:
                 found.append((request, completion))

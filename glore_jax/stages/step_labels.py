@@ -123,7 +123,7 @@ def roll_out(
     (context.folder / "rollouts").mkdir(parents=True, exist_ok=True)
     parts = list(rollout_parts.split(context.folder, rolled))
     left = hosts.of_lead("rollouts", lambda: [n for n, (path, _) in enumerate(parts) if not path.exists()])
-    mine = [parts[n] for n in hosts.share(left)]
+    mine = [parts[n] for n in (left if engine.together else hosts.share(left))]
     total = sum(t.num_steps - 1 for _, part in mine for t in part) * settings.rollouts
     with context.progress(total, "rollouts", f"verifying traces{hosts.of_all()}") as bar:
         meter = artifacts.Meter(bar)
@@ -132,8 +132,9 @@ def roll_out(
             with journal:
                 rolling = Rollouts(engine, tokenizer, problems, temperature, context.key(), meter, journal)
                 found = verifying.collect(rolling, part, settings, bar.advance)
-            files.write_table(path, found, Rollout)
-            journal.remove()
+            if hosts.lead() or not engine.together:
+                files.write_table(path, found, Rollout)
+                journal.remove()
     rate = sum(hosts.gather("rollouts are written", meter.rate()))
     if hosts.lead():
         files.appear([path for path, _ in parts])

@@ -1,0 +1,36 @@
+"""A script for each process of a job: what engines sample that the processes have each for itself, and one together."""
+
+import json
+import os
+import sys
+
+import jax
+import tiny
+
+from glore_jax.parallel import hosts, placement
+from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.requests import Request, Source
+
+TENSOR = {"preset": "tensor", "rules": (), "data": 1, "fsdp": 1, "tensor": 2, "sequence": 1}
+
+
+def sampled(place: placement.Placement) -> list[list[int]]:
+    model, params = tiny.random_decoder()
+    engine = Engine(model, params, tiny.sampling(), tiny.EOS, tiny.PAD, placement=place)
+    sources = [Source([3 + n, 4, 5 + n]) for n in range(3)]
+    requests = [Request(f"{n}/{k}", source, 3, 1.0) for n, source in enumerate(sources) for k in range(2)]
+    return [list(completion.tokens) for completion in engine.generate(requests, jax.random.key(0))]
+
+
+def run(index: int, count: int) -> None:
+    jax.config.update("jax_num_cpu_devices", int(os.environ["DEVICES"]))
+    with hosts.joined(os.environ.get("GLORE_COORDINATOR", ""), count, index):
+        each, together = placement.make(), placement.make(TENSOR)
+        assert not each.of_process().mesh.is_multi_process
+        assert together.of_process().mesh.is_multi_process == (count > 1)
+        print(json.dumps([sampled(each), sampled(together)]))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    run(int(os.environ.get("GLORE_PROCESS", 0)), int(os.environ.get("GLORE_PROCESSES", 1)))
