@@ -29,6 +29,7 @@ setup(
         "scipy>=1.13",  # Student's t for intervals over seeds
         "rich>=13",  # progress, tables, readable errors in the terminal
         "matplotlib>=3.9",  # the plots of the report page
+        "tensorboardX>=2.6",  # metrics for TensorBoard, without TensorFlow; 0.6 MiB, numpy and protobuf
         "jinja2>=3.1",  # the report page, with escaping; chat templates, in its sandbox
     ],
     extras_require={
@@ -55,6 +56,10 @@ setup(
         # Only for benchmarks/decode_tpu_compile.py, which needs the TPU compiler but no TPU. Large, Linux only.
         "tpu-compile": [
             "glore_jax[tpu]",  # libtpu
+        ],
+        # `glore run --wandb=PROJECT`: metrics also to a service on the network.
+        "wandb": [
+            "wandb>=0.19",  # its client
         ],
         "test": [
             "glore_jax[datasets,latex]",  # the tests read prepared data sets and judge LaTeX

@@ -31,6 +31,8 @@ def training(**changes) -> ConfigDict:
             "weight_decay": 0.0,
             "clip": 1.0,
             "checkpoint_seconds": 60,  # between two checkpoints of a training under way
+            "keep": "last",  # of the states: "best" is the one with the lowest loss on dev_share
+            "dev_share": 0.0,  # of a training's problems, that are measured and not learnt from
             "on_bad_step": "stop",  # a loss that is no number or has exploded: stop, or skip the update and count it
             # rank 0: all parameters learn; else a LoRA adapter on the layers (glore_jax.models.lora.LINEAR) learns
             "lora": {"rank": 0, "alpha": 16.0, "layers": ("wq", "wk", "wv", "wo")},

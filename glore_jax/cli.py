@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from glore_jax import configuration, final_answers, pipeline, progress, workfolder
+from glore_jax import configuration, final_answers, goodput, pipeline, progress, workfolder
 from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted
 from glore_jax.parallel import hosts
@@ -224,6 +224,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     label.add_argument("--output", required=True, type=Path, metavar="DIR", help="where everything is written")
     for one in (run, train, label):
         _add_processes(one)
+        _add_watching(one)
     audit = made.add_parser("label-report", help="what step labels are worth", description=_LABEL_REPORT)
     audit.add_argument("workdir", type=Path, metavar="DIR", help="work folder of `glore run` or `glore label`")
     check = made.add_parser("check", help="say what a run would take, and what is wrong with it", description=_CHECK)
@@ -281,6 +282,23 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "harness": harness,
         "convert": convert,
     }
+
+
+def _add_watching(parser: _Parser) -> None:
+    """The options that say what is recorded beside the artifacts."""
+    group = parser.add_argument_group("watching", "changes no result; DIR/metrics holds what is recorded")
+    group.add_argument("--profile", metavar="A:B", help="trace steps A to B of each training, for xprof")
+    group.add_argument("--wandb", default="", metavar="PROJECT", help="metrics to Weights & Biases too (extra `wandb`)")
+
+
+def _watching(options: argparse.Namespace, compiled: Callable[[], float]) -> pipeline.Observed:
+    profile = None
+    if options.profile is not None:
+        first, _, last = options.profile.partition(":")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            raise InputError(f"--profile={options.profile}: expected the first and the last step, as 100:105")
+        profile = int(first), int(last)
+    return pipeline.Observed(profile, options.wandb, compiled)
 
 
 def _add_processes(parser: _Parser) -> None:
@@ -391,8 +409,12 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
     config = configuration.load(options.config, overrides)
     prepare_jax(config)
     from glore_jax import stages  # here: it imports all of JAX, and a mistyped option should not wait for that
+    from glore_jax.parallel import compiling
 
-    with hosts.joined(options.coordinator, options.processes, options.process, options.distributed):
+    with (
+        hosts.joined(options.coordinator, options.processes, options.process, options.distributed),
+        compiling.counted() as compiled,
+    ):
         stages.check_settings(config)
         pipeline.run(
             config,
@@ -401,6 +423,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
             only=options.only,
             start_from=options.start_from,
             report=stages.print_report,
+            observed=_watching(options, compiled),
         )
     if late := final_answers.overdue():
         progress.say(f"{late} pairs of answers in LaTeX took too long to compare, and count as different")
@@ -498,3 +521,4 @@ def _print_stages(workdir: Path) -> None:
             ", ".join(f"{key} {progress.number(value)}" for key, value in made["counts"].items()) if made else "",
         )
     rich.get_console().print(table)
+    progress.say(goodput.line(goodput.of_stages(workdir)))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from glore_jax import configuration, files, progress, workfolder
+from glore_jax import configuration, files, goodput, progress, workfolder
 from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted, Stop, stoppable
 from glore_jax.parallel import hosts
@@ -79,6 +79,8 @@ class StageContext:
         `stop.held()` has SIGTERM wait for a checkpoint.
       sharding: the group of the configuration that says how arrays are split over devices, which changes no result;
         None: each device has whole models and some of the rows.
+      clock: that the stage's time is shared out by.
+      observed: what is recorded beside the artifacts.
     """
 
     stage: Stage
@@ -90,6 +92,8 @@ class StageContext:
     input: Callable[[str], Path]
     stop: Stop
     sharding: Any = None
+    clock: goodput.Clock = dataclasses.field(default_factory=goodput.Clock)
+    observed: Observed = dataclasses.field(default_factory=lambda: Observed())
 
     @functools.cached_property
     def placement(self) -> Placement:
@@ -99,13 +103,23 @@ class StageContext:
         return placement.make(self.sharding)
 
     @property
+    def metrics(self) -> Path:
+        """Where what is recorded of the stage lies."""
+        return self.workdir / goodput.METRICS / self.stage.name
+
+    @property
     def checkpoint(self) -> Path:
         """Scratch for the state of work under way; removed when the stage is done."""
         return self.folder / workfolder.CHECKPOINT
 
     def progress(self, total: int, unit: str, label: str, start: int = 0) -> AbstractContextManager[progress.Bar]:
         """A progress bar of this stage: `with context.progress(500, "steps", "train") as bar: bar.advance()`."""
-        return progress.track(total, unit, f"{self.stage.name}: {label}", start, self.stop.check)
+        return progress.track(total, unit, f"{self.stage.name}: {label}", start, self.check)
+
+    def check(self) -> None:
+        """Raises `Interrupted` where the run was asked to stop."""
+        self.clock.tick()
+        self.stop.check()
 
     def log(self, line: str) -> None:
         """Prints one line under the stage's name."""
@@ -116,6 +130,21 @@ class StageContext:
         import jax  # here, so that listing stages or a mistyped option never waits for it
 
         return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(f"{self.stage.name}/{name}".encode()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """What is recorded of a run beside its artifacts, which are the same without.
+
+    Attributes:
+      profile: the first and the last step of a trace of each training; None for none.
+      wandb: a project of Weights & Biases; "" for none.
+      compiled: seconds that this process has spent on compiling so far.
+    """
+
+    profile: tuple[int, int] | None = None
+    wandb: str = ""
+    compiled: Callable[[], float] = lambda: 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +170,7 @@ def run(
     only: str | None = None,
     start_from: str | None = None,
     report: Callable[[Path], object] | None = None,
+    observed: Observed | None = None,
 ) -> None:
     """Runs every stage that is not done yet, in order.
 
@@ -151,6 +181,7 @@ def run(
       only: run just this stage, again if it is done.
       start_from: run this stage and every later one, again if they are done.
       report: called with the folder once every stage is done; not called with `only`.
+      observed: what is recorded beside the artifacts.
 
     Raises:
       InputError: a folder of another configuration or in use, an unknown stage, a damaged artifact,
@@ -174,7 +205,7 @@ def run(
         if hosts.count() > 1:
             workfolder.meet(workdir, hosts.of_lead("work folder", lambda: workfolder.mark(workdir)))
             workfolder.agree(workdir, config.to_dict())
-        work = _Run(config, workdir, stages, stop)
+        work = _Run(config, workdir, stages, stop, observed or Observed())
         skipped = [stage.name for stage in stages if not work.make(stage, only, forced)]
         if len(skipped) < len(stages) and not only:
             progress.say(
@@ -298,8 +329,8 @@ class _Step:
 class _Run:
     """One run under way: which inputs have been checked, and the work on a single stage."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, stages: Sequence[Stage], stop: Stop):
-        self.config, self.workdir, self.stop = config, workdir, stop
+    def __init__(self, config: ConfigDict, workdir: Path, stages: Sequence[Stage], stop: Stop, observed: Observed):
+        self.config, self.workdir, self.stop, self.observed = config, workdir, stop, observed
         self.stages = {stage.name: stage for stage in stages}
         self.sound: set[str] = set()  # stages whose files have been read through and found whole
 
@@ -347,6 +378,7 @@ class _Run:
     def _work(self, stage: Stage, step: _Step) -> None:
         """Runs a stage in its partial folder and publishes it with its manifest."""
         partial = self._partial(stage)
+        path = self.workdir / goodput.METRICS / stage.name / goodput.TIME if hosts.lead() else None
         context = StageContext(
             stage=stage,
             config=ConfigDict(_part(stage, self.config)).lock(),
@@ -357,9 +389,15 @@ class _Run:
             input=lambda name: self._input(stage, name),
             stop=self.stop,
             sharding=self.config.get("sharding"),
+            clock=goodput.Clock(path, step.resumed, self.observed.compiled),
+            observed=self.observed,
         )
         began = time.monotonic()
-        counts = stage.run(context) if hosts.lead() or not stage.alone else {}
+        try:
+            counts = stage.run(context) if hosts.lead() or not stage.alone else {}
+            context.clock.keep()
+        finally:
+            context.clock.write()
         hosts.barrier(f"end of {stage.name}")  # what the others have written is there
         if not hosts.lead():
             return

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from glore_jax import files, workfolder
+from glore_jax import files, goodput, workfolder
 from glore_jax.pipeline import Stage, StageContext
 
 
@@ -85,7 +85,7 @@ def artifacts(workdir: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(workdir.rglob("*")):
         name = path.relative_to(workdir).as_posix()
-        if path.is_file() and name != workfolder.LOCK:
+        if path.is_file() and name != workfolder.LOCK and not name.startswith(f"{goodput.METRICS}/"):
             found[name] = path.read_bytes()
             if path.name == files.MANIFEST:
                 manifest = json.loads(path.read_text())

@@ -46,10 +46,11 @@ def example(tokenizer: Tokenizer, document: Document, prefix_lm: bool) -> Exampl
     """
     target, _ = formats.encode_solution(tokenizer, document.solution)
     if not document.attempt:
-        return language_example(formats.encode_prompt(tokenizer, document.question), target, prefix_lm)
+        prompt = formats.encode_prompt(tokenizer, document.question)
+        return language_example(prompt, target, prefix_lm, problem=document.question)
     attempt, ends = formats.encode_solution(tokenizer, document.attempt)
     source = formats.encode_refiner_source(tokenizer, document.question, attempt, ends)
-    return language_example(source, target, prefix_lm)
+    return language_example(source, target, prefix_lm, problem=document.question)
 
 
 def init(model: Decoder, seed: int) -> Any:

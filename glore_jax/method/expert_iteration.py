@@ -52,7 +52,7 @@ def gold_examples(tokenizer: Tokenizer, problems: Sequence[Problem], prefix_lm: 
         if problem.solution:
             target, _ = formats.encode_solution(tokenizer, formats.split_steps(problem.solution))
             prompt = formats.encode_prompt(tokenizer, problem.question)
-            out.append(language_example(prompt, target, prefix_lm, problem.id))
+            out.append(language_example(prompt, target, prefix_lm, problem.id, problem.id))
     return out
 
 
@@ -61,4 +61,4 @@ def student_examples(
 ) -> list[Example]:
     """Examples of the student's own right solutions."""
     prompts = {p.id: formats.encode_prompt(tokenizer, p.question) for p in problems}
-    return [language_example(prompts[s.problem_id], s.tokens, prefix_lm, s.id) for s in kept]
+    return [language_example(prompts[s.problem_id], s.tokens, prefix_lm, s.id, s.problem_id) for s in kept]

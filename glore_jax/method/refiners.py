@@ -104,7 +104,9 @@ def examples(
             pair.error,
             None if values is None else values[n],
         )
-        out.append(language_example(source, pair.target_tokens, prefix_lm, f"{pair.problem_id}, pair {n}"))
+        out.append(
+            language_example(source, pair.target_tokens, prefix_lm, f"{pair.problem_id}, pair {n}", pair.problem_id)
+        )
     return out
 
 

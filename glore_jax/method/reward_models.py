@@ -90,7 +90,9 @@ def examples(
             if targets is not None:  # of a trace that was cut, of what is left
                 learnt = [t if x >= 0 else x for t, x in zip(targets[n], entry.labels, strict=False)]
             prompt = formats.encode_prompt(tokenizer, problems[trace.problem_id].question)
-            out.append(value_example(prompt, trace.tokens, trace.step_ends, learnt, prefix_lm, trace.id))
+            out.append(
+                value_example(prompt, trace.tokens, trace.step_ends, learnt, prefix_lm, trace.id, trace.problem_id)
+            )
     return out
 
 

@@ -16,6 +16,7 @@ import jax
 
 from glore_jax import files
 from glore_jax.errors import InputError
+from glore_jax.goodput import Clock
 from glore_jax.models import adapters, families, value_head
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.parallel import hosts
@@ -25,8 +26,9 @@ from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.journal import Journal
 from glore_jax.text import pretrained
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import checkpoints, loop, resuming
+from glore_jax.training import checkpoints, dev, loop, resuming
 from glore_jax.training.batches import Example
+from glore_jax.training.telemetry import Telemetry
 
 MODEL, CURVE, ADAPTER = "model.safetensors", "curve.json", "adapter"
 SPLITS = ("train", "dev", "test")
@@ -128,6 +130,9 @@ def train(
             f"{context.stage.name}: all {len(examples)} examples are longer than a row of {settings.row_length} tokens "
             f"(the shortest has {min(map(len, examples), default=0)}); raise its train.row_length"
         )
+    held_out: list[Example] = []
+    if settings.dev_share:
+        kept, held_out = dev.split(kept, settings.dev_share, context.seed)
     total = loop.steps_of(settings, kept)
     before = resuming.reached(context.checkpoint / name)
     with context.stop.held() as asked, context.progress(total, "steps", name, before) as bar:
@@ -142,6 +147,8 @@ def train(
             lambda tokens, metrics: bar.advance(1, loss=metrics.get("loss"), accuracy=metrics.get("accuracy")),
             tokenizer.new_marks,
             asked,
+            watched(context, name),
+            held_out,
         )
     last = trained.curve[-1]
     counts = {
@@ -152,9 +159,19 @@ def train(
         "token_accuracy": round(last["accuracy"], 4),
         "train_tokens_per_second": round(trained.tokens / max(trained.seconds, 1e-9)),
     }
+    if trained.dev:
+        step, loss_there = min(trained.dev, key=lambda point: point[1])
+        counts |= {"held_out": len(held_out), "best_step": step, "best_dev_loss": round(loss_there, 4)}
     if settings.on_bad_step == "skip":
         counts["skipped_updates"] = trained.skipped
     return trained, counts
+
+
+def watched(context: StageContext, name: str) -> Telemetry:
+    """How a training of a stage is watched: in the folder of its metrics, which lies outside of its artifacts."""
+    folder = context.metrics / name.replace(" ", "_") if hosts.lead() else None
+    title = f"{context.workdir.name}/{context.stage.name}/{name}"
+    return Telemetry(folder, title, context.clock, context.observed.wandb, context.observed.profile)
 
 
 def write_trained(folder: Path, trained: loop.Trained, config: DecoderConfig) -> None:
@@ -188,8 +205,8 @@ def sampling(context: StageContext, total: int, unit: str, label: str) -> Iterat
     """
     total = -(-total // hosts.count())
     journal = Journal(context.checkpoint / "samples" / label, writer=str(hosts.index()))
-    with journal, context.progress(total, unit, label + hosts.of_all()) as bar:
-        yield Meter(bar), journal
+    with context.clock.spend("sampling"), journal, context.progress(total, unit, label + hosts.of_all()) as bar:
+        yield Meter(bar, context.clock), journal
 
 
 @dataclasses.dataclass
@@ -197,12 +214,14 @@ class Meter:
     """Counts what sampling makes, for rates."""
 
     bar: Any
+    clock: Clock = dataclasses.field(default_factory=Clock)
     requests: int = 0
     tokens: int = 0
 
     def __call__(self, requests: int, tokens: int) -> None:
         self.requests += requests
         self.tokens += tokens
+        self.clock.keep()  # the journal has it
         self.bar.advance(requests, tokens=self.tokens)
 
     def rate(self) -> int:

@@ -31,7 +31,7 @@ from glore_jax.sampling import precision
 from glore_jax.stages import artifacts, config_keys, counting, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import adaptation, bookkeeping, optimizer
+from glore_jax.training import adaptation, bookkeeping, dev, optimizer
 from glore_jax.training.batches import Example
 
 
@@ -167,6 +167,7 @@ def check_settings(config: Any) -> None:
             place.check_rows(f"{name}.rows", settings.rows)
             optimizer.make(settings, 1)
             bookkeeping.check_policy(name, settings.on_bad_step)
+            dev.check(name, settings)
             if not settings.steps and settings.epochs <= 0:
                 raise InputError(f"{name}: steps and epochs are both 0; set one of them")
         artifacts.start_of(config.value, "value")

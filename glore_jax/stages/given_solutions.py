@@ -127,7 +127,7 @@ def labels(context: StageContext) -> dict[str, Any]:
     if not hosts.lead():
         return counts
     made = step_labels.label(context, chosen)
-    rollouts = RolloutParts(context.folder, context.stop.check)
+    rollouts = RolloutParts(context.folder, context.check)
     texts = (rollout.text for mine in rollouts.values() for rollout in mine)
     unanswered = sum(answers.final_answer(text) is None for text in texts)
     if unanswered and unanswered == rollouts.count:

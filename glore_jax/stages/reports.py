@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glore_jax import files, workfolder
+from glore_jax import files, goodput, workfolder
 from glore_jax.errors import InputError
 from glore_jax.evaluation import judged_values, page, pooling, tables
 from glore_jax.evaluation.runs import Run
@@ -40,7 +40,12 @@ def _read(workdir: Path) -> Run:
         thresholds=files.read_json(workdir / "tuning" / "thresholds.json"),
         label_audit=files.read_json(workdir / "labels" / "audit.json"),
         training_curves={name: files.read_json(workdir / name / artifacts.CURVE) for name in TRAINED},
-        info={"config": config, "revision": _revision(workdir), "workdir": workdir.name},
+        info={
+            "config": config,
+            "revision": _revision(workdir),
+            "workdir": workdir.name,
+            "time": goodput.line(goodput.of_stages(workdir)),
+        },
         ranker=config["evaluation"].get("ranker", "orm"),  # work folders of before it could be chosen lack the key
     )
 
@@ -66,14 +71,17 @@ def print_report(workdir: Path) -> bool:
     exported = workdir / "export"
     if path.exists():
         tables.print_report(files.read_json(path))
+        print(f"\n{goodput.line(goodput.of_stages(workdir))}")
         print(f"\nThe page: {path.with_name('index.html').resolve()}")
     elif measures.exists():
         console = tables.wide_console()
         for part in judged_values.tables(files.read_json(measures)):
             console.print(part)
+        print(f"\n{goodput.line(goodput.of_stages(workdir))}")
         print(f"\nThe figures: {measures.resolve()}")
     elif exported.exists():
         label_report.print_labels(workdir)
+        print(f"\n{goodput.line(goodput.of_stages(workdir))}")
         print(f"\nThe labels: {exported.resolve()}")
     return path.exists() or measures.exists() or exported.exists()
 

@@ -74,7 +74,7 @@ def labels(context: StageContext) -> dict[str, Any]:
 def label(context: StageContext, traces: Sequence[Solution]) -> list[StepLabels]:
     """Labels of some traces from their rollouts, before the balance."""
     settings = context.config.labels
-    rollouts = RolloutParts(context.folder, context.stop.check)
+    rollouts = RolloutParts(context.folder, context.check)
     return labelling.make(traces, rollouts, settings.consistency, settings.propagation)
 
 
@@ -91,7 +91,7 @@ def finish(
     files.write_table(context.folder / "traces.parquet", traces, Solution)
     files.write_table(context.folder / "labels.parquet", made, StepLabels)
     files.write_table(context.folder / "balanced.parquet", balanced, StepLabels)
-    rollouts = RolloutParts(context.folder, context.stop.check)
+    rollouts = RolloutParts(context.folder, context.check)
     variants = _variants(traces, rollouts, made, settings.search == "all", context.seed)
     audit = audit_of(variants, balanced, false)
     if settings.search != "first":  # else nobody knows how many of K would have mended a prefix

@@ -24,7 +24,9 @@ class Example:
       weights: [T] how much each position counts in the loss.
       source: how many of the tokens were given; what follows was written.
       prefix: length of the source that may be attended to in both directions (0: causal).
+      steps: of a value model, [T] at the end of each step its number, from 1; 0 elsewhere.
       id: of the record that it was made of, for whoever has to look at it.
+      problem: id of the problem that it is about.
     """
 
     tokens: np.ndarray
@@ -32,13 +34,17 @@ class Example:
     weights: np.ndarray
     source: int
     prefix: int = 0
+    steps: np.ndarray | None = None
     id: str = ""
+    problem: str = ""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-def language_example(source: Sequence[int], target: Sequence[int], prefix_lm: bool = False, id: str = "") -> Example:
+def language_example(
+    source: Sequence[int], target: Sequence[int], prefix_lm: bool = False, id: str = "", problem: str = ""
+) -> Example:
     """Next-token prediction of `target` after `source`; the loss is on the target alone.
 
     A prefix LM reads the source in both directions, all but its last token: that one begins the
@@ -51,7 +57,7 @@ def language_example(source: Sequence[int], target: Sequence[int], prefix_lm: bo
     weights = np.zeros(len(tokens) - 1, np.float32)
     weights[len(source) - 1 :] = 1.0
     prefix = len(source) - 1 if prefix_lm else 0
-    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source), prefix, id)
+    return Example(tokens[:-1], tokens[1:].astype(np.float32), weights, len(source), prefix, id=id, problem=problem)
 
 
 def value_example(
@@ -61,6 +67,7 @@ def value_example(
     labels: Sequence[float],
     prefix_lm: bool = False,
     id: str = "",
+    problem: str = "",
 ) -> Example:
     """Step values: at the last token of each labelled step the target is its label.
 
@@ -72,11 +79,13 @@ def value_example(
     ids = np.asarray([*source, *tokens], np.int32)
     targets = np.zeros(len(ids), np.float32)
     weights = np.zeros(len(ids), np.float32)
-    for end, label in zip(ends, labels, strict=True):
+    steps = np.zeros(len(ids), np.int32)
+    for number, (end, label) in enumerate(zip(ends, labels, strict=True), 1):
+        steps[len(source) + end - 1] = number
         if label >= 0:
             targets[len(source) + end - 1] = label
             weights[len(source) + end - 1] = 1.0
-    return Example(ids, targets, weights, len(source), len(source) - 1 if prefix_lm else 0, id)
+    return Example(ids, targets, weights, len(source), len(source) - 1 if prefix_lm else 0, steps, id, problem)
 
 
 def pack(examples: Sequence[Example], row_length: int) -> list[list[int]]:
@@ -103,7 +112,7 @@ def pack(examples: Sequence[Example], row_length: int) -> list[list[int]]:
 
 
 _KINDS = {"tokens": np.int32, "positions": np.int32, "segments": np.int32, "prefix": np.bool_, "written": np.bool_}
-_KINDS |= {"targets": np.float32, "weights": np.float32}
+_KINDS |= {"targets": np.float32, "weights": np.float32, "steps": np.int32}
 
 
 def shapes(rows: int, row_length: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -125,6 +134,8 @@ def _fill(examples: Sequence[Example], rows: Sequence[Sequence[int]], row_length
             batch["written"][r, at + example.source : at + len(example)] = True
             batch["targets"][r, span] = example.targets
             batch["weights"][r, span] = example.weights
+            if example.steps is not None:
+                batch["steps"][r, span] = example.steps
             at += len(example)
     return batch
 
@@ -139,13 +150,21 @@ def epochs(
 
     Yields:
       arrays [batch_rows, row_length]: `tokens`, `positions`, `segments` (0 is padding), `prefix`, `written`,
-      `targets`, `weights`.
+      `targets`, `weights`, `steps`.
 
     Raises:
       ValueError: there are no examples, which would never fill a batch.
     """
     for rows in itertools.islice(_plan(examples, row_length, batch_rows, seed), start, None):
         yield _fill(examples, rows, row_length)
+
+
+def once(examples: Sequence[Example], row_length: int, batch_rows: int) -> Iterator[dict[str, np.ndarray]]:
+    """Packed batches with every example once, in order; the last one is filled up with empty rows."""
+    rows = pack(examples, row_length)
+    rows += [[]] * (-len(rows) % batch_rows)
+    for at in range(0, len(rows), batch_rows):
+        yield _fill(examples, rows[at : at + batch_rows], row_length)
 
 
 def members(examples: Sequence[Example], row_length: int, batch_rows: int, seed: int, number: int) -> list[str]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import signal
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import placement, votes
-from glore_jax.training import adaptation, batches, optimizer, resuming, train_step
+from glore_jax.training import adaptation, batches, optimizer, rates, resuming, train_step
 from glore_jax.training.bookkeeping import Books, Curve
+from glore_jax.training.dev import Dev
+from glore_jax.training.rates import Rates
+from glore_jax.training.telemetry import Profile, Telemetry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Trained:
       tokens, seconds: of this call; a training that went on from a checkpoint counts from there.
       adapter: its settings and the adapter by itself, where one was trained.
       skipped: updates that were left out (`on_bad_step`).
+      dev: steps and the loss on what is held out.
     """
 
     params: Any
@@ -40,6 +46,7 @@ class Trained:
     seconds: float
     adapter: tuple[LoraConfig, Any] | None = None
     skipped: int = 0
+    dev: tuple[tuple[int, float], ...] = ()
 
 
 def steps_of(settings: Any, examples: Sequence[batches.Example]) -> int:
@@ -61,6 +68,8 @@ def train(
     advance: Callable[[int, dict[str, float]], None] = lambda tokens, metrics: None,
     marks: Sequence[int] = (),
     asked: Callable[[], bool] = lambda: False,
+    telemetry: Telemetry | None = None,
+    held_out: Sequence[batches.Example] = (),
 ) -> Trained:
     """Trains on packed examples: all parameters, or a LoRA adapter on them.
 
@@ -73,48 +82,135 @@ def train(
       advance: called after every step with the tokens in the batch and the metrics so far.
       marks: ids whose rows of the embedding learn beside an adapter.
       asked: whether to stop after this step, as after SIGTERM.
+      telemetry: how it is watched; None: not at all.
+      held_out: examples to measure it on (`training.dev`).
 
     Raises:
       InputError: the rows do not divide by the devices, the model cannot have such an adapter, or a step was bad
         (`training.bookkeeping`).
       Interrupted: `asked` said so; there is a checkpoint of this step then.
     """
-    begun = time.monotonic()
+    begun, telemetry = time.monotonic(), telemetry or Telemetry()
     total = steps_of(settings, examples)
     place = placement.make()
     place.check_rows("train.rows", settings.rows)
-    start = _begin(model, params, loss, settings, total, seed, marks, place)
-    with resuming.opened(folder, origin(examples, settings, total, seed)) as saved:
-        state, kept = saved.restore(start.state) if saved else (start.state, {})
-        books = Books(total, settings.on_bad_step == "skip", _Blame(examples, settings, seed, saved), kept)
-        first, last_save = int(state.step), time.monotonic()
-        vote = votes.Votes(2)
-        feed = batches.epochs(examples, settings.row_length, settings.rows, seed, start=first)
-        for number in range(first + 1, total + 1):
-            state, metrics = start.step(state, place.put(next(feed)), start.frozen, books.limit)
-            books.expect(number, metrics)
-            advance(settings.rows * settings.row_length, books.curve[-1] if books.curve else {})
-            stop, due = vote.of(asked(), time.monotonic() - last_save > settings.checkpoint_seconds)
-            if saved and (stop or due):
-                books.read()  # a state that a bad step made is not kept
-                saved.save(number, state, books.kept())
-                last_save = time.monotonic()
-            if stop:
-                raise Interrupted(signal.SIGTERM)
-        books.read()
+    with telemetry.clock.spend("steps"):
+        start = _begin(model, params, loss, settings, total, seed, marks, place)
+        with resuming.opened(folder, origin(examples, settings, total, seed)) as saved:
+            state, kept = saved.restore(start.state) if saved else (start.state, {})
+            first, speed = int(state.step), _rates(model, start, settings)
+            with telemetry.writer(first, told(settings, total, speed)) as writer:
+                blame = _Blame(examples, settings, seed, saved)
+                books = Books(total, settings.on_bad_step == "skip", blame, kept, writer.scalars, speed.of)
+                feed = map(place.put, batches.epochs(examples, settings.row_length, settings.rows, seed, start=first))
+                measured = Dev(held_out, settings.rows, settings.row_length, total, start.sums, place.put)
+                run = _Run(settings, total, start, feed, books, saved, telemetry, advance, asked, measured)
+                state = run.steps(state, first)
+            if settings.keep == "best" and books.best != total:
+                state = _read_best(saved, books, state)
+        merged = jax.jit(start.join)(state.params, start.frozen) if start.lora else state.params
     tokens = (total - first) * settings.rows * settings.row_length
-    merged = jax.jit(start.join)(state.params, start.frozen) if start.lora else state.params
     adapter = (start.lora, state.params["adapter"]) if start.lora else None
-    return Trained(merged, books.curve, tokens, time.monotonic() - begun, adapter, books.skipped)
+    return Trained(merged, books.curve, tokens, time.monotonic() - begun, adapter, books.skipped, tuple(books.dev))
+
+
+def _read_best(saved: resuming.Checkpoints | None, books: Books, state: Any) -> Any:
+    if saved is None or books.best is None:
+        raise ValueError("the best state is kept as a checkpoint and chosen on examples: a folder and some are needed")
+    try:
+        return saved.read(books.best, state)[0]
+    except resuming.DamagedError as error:
+        path = saved.folder / str(books.best)
+        raise InputError(
+            f"{path}: the best state of the training {error}; remove {saved.folder} to train anew"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """The steps of a training, with all that goes on around them."""
+
+    settings: Any
+    total: int
+    start: _Start
+    feed: Iterator[Any]
+    books: Books
+    saved: resuming.Checkpoints | None
+    telemetry: Telemetry
+    advance: Callable[[int, dict[str, float]], None]
+    asked: Callable[[], bool]
+    held_out: Dev
+
+    def steps(self, state: train_step.TrainState, first: int) -> train_step.TrainState:
+        """The state after the last step, from that after step `first`."""
+        settings, books, last_save, vote = self.settings, self.books, time.monotonic(), votes.Votes(2)
+        metrics: Any = None
+        with contextlib.closing(Profile(self.telemetry, self.total)) as profile:
+            for number in range(first + 1, self.total + 1):
+                batch, waited = self._next_batch()
+                profile.before(number, metrics)
+                state, metrics = self.start.step(state, batch, self.start.frozen, books.limit)
+                books.expect(number, metrics, waited)
+                self.advance(settings.rows * settings.row_length, books.curve[-1] if books.curve else {})
+                best = self._measure(number, state)
+                stop, due = vote.of(self.asked(), time.monotonic() - last_save > settings.checkpoint_seconds)
+                if stop or due or best:
+                    self._save(number, state)
+                    last_save = time.monotonic()
+                if stop:
+                    raise Interrupted(signal.SIGTERM)
+        books.read()
+        return state
+
+    def _measure(self, number: int, state: train_step.TrainState) -> bool:
+        """Measures the state on what is held out, if it is time; whether it has to be saved as the best so far."""
+        if not self.held_out.due(number):
+            return False
+        lowest = self.books.measure(number, self.held_out.loss(state.params, self.start.frozen))
+        return lowest and self.settings.keep == "best"
+
+    def _next_batch(self) -> tuple[Any, float]:
+        """A batch on the devices, and the seconds that it was waited for."""
+        began = time.monotonic()
+        with self.telemetry.clock.spend("input"):
+            batch = next(self.feed)
+        return batch, time.monotonic() - began
+
+    def _save(self, number: int, state: train_step.TrainState) -> None:
+        if self.saved is not None:
+            self.books.read()  # a state that a bad step made is not kept
+            with self.telemetry.clock.spend("checkpoint"):
+                best = self.books.best if self.settings.keep == "best" else None
+                self.saved.save(number, state, self.books.kept(), best)
+            self.telemetry.clock.keep()
+
+
+def _rates(model: Decoder, start: _Start, settings: Any) -> Rates:
+    decoder = rates.multiplied(start.frozen), rates.multiplied(start.state.params)
+    operations = rates.operations(model.config, decoder[1], decoder[0], settings.row_length)
+    return Rates(settings.rows * settings.row_length, operations)
+
+
+def told(settings: Any, total: int, speed: Rates) -> dict[str, Any]:
+    """What writers of metrics are told of a training."""
+    return {
+        **settings.to_dict(),
+        "steps": total,
+        "operations a token": speed.operations,
+        "operations a token, formula": rates.FORMULA,
+        "devices": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class _Start:
-    """Attributes: state (donated from step to step), frozen (what stays), step, join and lora (`adaptation`)."""
+    """Attributes: state (donated from step to step), frozen (what stays), step, sums (of the loss alone), join and lora
+    (`adaptation`)."""
 
     state: train_step.TrainState
     frozen: Any
     step: Callable
+    sums: Callable
     join: Callable
     lora: LoraConfig | None
 
@@ -136,7 +232,13 @@ def _begin(
     # A copy, because the state is donated and `params` stay the caller's.
     state = jax.device_put(train_step.init(learning, tx), place.whole, may_alias=False)
     frozen = jax.device_put(frozen, place.whole)
-    return _Start(state, frozen, _jitted(train_step.make(model, loss, tx, join), settings.on_bad_step), join, lora)
+    step = _jitted(train_step.make(model, loss, tx, join), settings.on_bad_step)
+
+    def sums(learning: Any, frozen: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        total, found = loss(model, join(learning, frozen), batch)
+        return total, found["weight"]
+
+    return _Start(state, frozen, step, jax.jit(sums), join, lora)
 
 
 def _jitted(step: Callable, policy: str) -> Callable:

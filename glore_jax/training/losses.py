@@ -19,6 +19,8 @@ from glore_jax.models.visibility import Visibility
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
 
+PREFIXES = 8  # lengths of prefixes that are told apart; the last one stands for longer ones too
+
 
 def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
     """Cross-entropy of the next token (nats), on target positions."""
@@ -37,6 +39,9 @@ def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Arr
 def value(model: decoder.Decoder, params: Any, batch: Batch, language: float = 0.0) -> tuple[jax.Array, Sums]:
     """Binary cross-entropy of step values (nats) against labels in [0, 1], on labelled step ends.
 
+    Beside the sums of all losses there are `right_by_prefix` and `weight_by_prefix` [PREFIXES]: accuracy by the number
+    of steps in the prefix that is judged, from 1.
+
     Args:
       language: weight of the surprise at each token of a solution, beside 1 for a label. It keeps the decoder the
         language model that it was, without which a value model learns the few questions it has by heart.
@@ -47,7 +52,13 @@ def value(model: decoder.Decoder, params: Any, batch: Batch, language: float = 0
     nats_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, batch["targets"])
     right_BxT = ((logits_BxT >= 0) == (batch["targets"] >= 0.5)).astype(jnp.float32)
     total = jnp.sum(nats_BxT * batch["weights"]) + language * jnp.sum(surprise_BxT)
-    return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}
+    weights_BxTxP = batch["weights"][..., None] * jax.nn.one_hot(jnp.minimum(batch["steps"], PREFIXES) - 1, PREFIXES)
+    return total, {
+        "accuracy": jnp.sum(right_BxT * batch["weights"]),
+        "weight": jnp.sum(batch["weights"]),
+        "right_by_prefix": jnp.einsum("bt,btp->p", right_BxT, weights_BxTxP),
+        "weight_by_prefix": weights_BxTxP.sum(axis=(0, 1)),
+    }
 
 
 def _visible(model: decoder.Decoder, batch: Batch) -> Visibility:

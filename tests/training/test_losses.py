@@ -36,6 +36,7 @@ def batch_of(tokens: list, targets: list, weights: list) -> dict[str, jax.Array]
         "weights": jnp.asarray(weights, jnp.float32),
         "positions": jnp.asarray(zeros, jnp.int32),
         "segments": jnp.asarray(zeros + 1, jnp.int32),
+        "steps": jnp.asarray(zeros + np.arange(zeros.shape[1]) + 1, jnp.int32),
         "prefix": jnp.asarray(zeros, bool),
         "written": jnp.asarray(zeros + np.arange(zeros.shape[1]) > 0, bool),
     }
@@ -64,6 +65,7 @@ def test_value_loss_by_hand():
     total, sums = losses.value(Fixed(table), params, batch)  # type: ignore[arg-type]
     assert float(total) == pytest.approx(-np.log(0.75) - np.log(0.2), rel=1e-5)
     assert (float(sums["accuracy"]), float(sums["weight"])) == (1.0, 2.0)
+    assert sums["right_by_prefix"][:3].tolist() == [1, 0, 0] and sums["weight_by_prefix"][:3].tolist() == [1, 1, 0]
     # Token 1 is expected with p = 3 / (3 + 1 + 1) after token 0, token 2 with p = 1 / (1/4 + 1 + 1) after token 1.
     beside, _ = losses.value(Fixed(table), params, batch, language=0.5)  # type: ignore[arg-type]
     assert float(beside - total) == pytest.approx(-0.5 * (np.log(1 / 5) + np.log(1 / 2.25)), rel=1e-5)
