@@ -1,0 +1,232 @@
+"""Real tokens a second of a training step beside transformers: the same weights, examples, loss and optimizer.
+
+python benchmarks/training.py runs/arithmetic            what a run trains its student and its ORM on
+python benchmarks/training.py runs/arithmetic --large    a random Llama of 134 million parameters, rows of 512 tokens
+
+Here the steps are those of `glore_jax/training/loop.py`: rows as configured, and as many tokens in rows of twice the
+length, which packing fills better. There they are eager torch, LlamaForCausalLM with sdpa, clipped
+gradients and fused AdamW, two threads, in two ways: *packed*, the very rows and masks that are configured here; and
+*padded*, examples of like length side by side, read causally without any mask, which is the least work. Padding counts
+as no token anywhere. AdamW on both sides; Muon, which runs use, beside it.
+
+Needs the extra `parity`. Prints JSON: tokens a second (the median of three stretches of steps), and the ratios of
+the same rows, and of the best of each side. Four minutes a kind of step on two cores; --large takes as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch  # pyright: ignore[reportMissingImports]
+from peer import Peer
+
+from glore_jax import cli, configuration, files
+from glore_jax.method import expert_iteration, reward_models
+from glore_jax.models import decoder, value_head
+from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.models.visibility import Visibility
+from glore_jax.records import Problem, Solution
+from glore_jax.stages import artifacts
+from glore_jax.text import pretrained
+from glore_jax.training import batches, loop, losses
+from glore_jax.training.batches import Example
+
+LARGE = DecoderConfig(32_000, d_model=768, num_layers=12, num_heads=12, num_kv_heads=12, head_dim=64, d_ff=2048)
+DTYPES = ("float32", "bfloat16")
+STRETCHES = 3  # that the median is taken of
+WARM = 2  # steps before them
+LANGUAGE = 0.02  # weight of a token's surprise in the loss of a value model
+
+functional = torch.nn.functional
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What both sides train. Attributes: kind, `language` or `value`; steps, of a stretch."""
+
+    kind: str
+    config: DecoderConfig
+    params: Any
+    examples: Sequence[Example]
+    settings: Any
+    steps: int
+
+
+def embedded(workdir: Path) -> tuple[DecoderConfig, Any, dict[str, list[Example]]]:
+    """A run's base model, and the examples of its student and of its ORM."""
+    model, params = artifacts.read_model(workdir / "base", "float32")
+    tokenizer = pretrained.reopen(workdir / "base")
+    problems = files.read_table(workdir / "problems" / "train.parquet", Problem)
+    traces = files.read_table(workdir / "traces" / "traces.parquet", Solution)
+    by_id, labels = {problem.id: problem for problem in problems}, reward_models.orm_labels(traces)
+    prefix_lm = model.config.prefix_lm
+    gold = expert_iteration.gold_examples(tokenizer, problems, prefix_lm)
+    judged = reward_models.examples(tokenizer, by_id, traces, labels, prefix_lm)
+    return model.config, params["decoder"], {"language": gold, "value": judged}
+
+
+def large() -> tuple[DecoderConfig, Any, dict[str, list[Example]]]:
+    rows = np.random.default_rng(0).integers(3, LARGE.vocab_size, (64, 513)).tolist()
+    ends = range(64, 512, 64)
+    language = [batches.language_example(row[:1], row[1:]) for row in rows]
+    value = [batches.value_example(row[:1], row[1:512], ends, [1.0] * len(ends)) for row in rows]
+    return (
+        LARGE,
+        jax.device_get(decoder.init(Decoder(LARGE), jax.random.key(0))),
+        {"language": language, "value": value},
+    )
+
+
+def ours(work: Work, dtype: str, optimizer: str = "adamw", times: int = 1) -> float:
+    """Real tokens a second of the loop, with rows so many times as long as configured, and so many fewer."""
+    settings = work.settings.copy_and_resolve_references()
+    settings.update({"optimizer": optimizer, "learning_rate": 0.001, "steps": WARM + STRETCHES * work.steps})
+    settings.update({"rows": settings.rows // times, "row_length": settings.row_length * times})
+    loss: Any = losses.language
+    start: Any = {"decoder": work.params}
+    if work.kind == "value":
+        start["value_head"] = value_head.init(jax.random.key(0), work.config.d_model, surprise=True)
+        loss = functools.partial(losses.value, language=LANGUAGE)
+    model = Decoder(dataclasses.replace(work.config, dtype=dtype))
+    clock: list[float] = []
+    loop.train(model, start, loss, work.examples, settings, 0, advance=lambda *_: clock.append(time.perf_counter()))
+    tokens = [
+        int((batch["segments"] > 0).sum())
+        for batch in itertools.islice(
+            batches.epochs(work.examples, settings.row_length, settings.rows, 0), settings.steps
+        )
+    ]
+    # At the call for a step the one before it is done: `advance` comes after its metrics are read.
+    begins = range(WARM - 1, settings.steps - work.steps, work.steps)
+    return statistics.median(sum(tokens[at : at + work.steps]) / (clock[at + work.steps] - clock[at]) for at in begins)
+
+
+def packed(work: Work) -> Iterator[dict[str, Any]]:
+    """The rows that are configured here, with the mask of all pairs of their tokens."""
+    for batch in batches.epochs(work.examples, work.settings.row_length, work.settings.rows, 0):
+        mask = np.asarray(Visibility(jnp.asarray(batch["segments"]), jnp.asarray(batch["prefix"])).mask())
+        yield {name: torch.from_numpy(array) for name, array in batch.items()} | {"mask": torch.tensor(mask)}
+
+
+def padded(work: Work, size: int) -> Iterator[dict[str, Any]]:
+    """So many examples of like length, one a row; causal attention needs no mask where padding is at the end."""
+    ordered = sorted(work.examples, key=len)
+    for step in itertools.count():
+        at = int(np.random.default_rng(step).integers(0, len(ordered) - size + 1))
+        rows = [[i] for i in range(at, at + size)]
+        batch = batches._fill(ordered, rows, max(len(ordered[i]) for (i,) in rows))
+        yield {name: torch.from_numpy(array) for name, array in batch.items()} | {"mask": None}
+
+
+class Theirs:
+    """Steps of torch."""
+
+    def __init__(self, work: Work, dtype: str):
+        self.model = Peer(Decoder(work.config), work.params, 2, 0).model.train()
+        self.kind, self.clip, self.dtype, self.steps = work.kind, work.settings.clip, dtype, work.steps
+        size = work.config.d_model
+        self.head = torch.nn.ModuleDict({"value": torch.nn.Linear(size, 1), "gate": torch.nn.Linear(size, 1)})
+        self.weights = [*self.model.parameters(), *(self.head.parameters() if work.kind == "value" else ())]
+        self.optimizer = torch.optim.AdamW(self.weights, lr=0.001, betas=(0.9, 0.98), fused=True)
+
+    def loss(self, batch: dict[str, Any]) -> Any:
+        mask, weights, targets, tokens = (batch[name] for name in ("mask", "weights", "targets", "tokens"))
+        hidden = self.model.model(
+            input_ids=tokens.long(),
+            position_ids=batch["positions"].long(),
+            attention_mask=None if mask is None else mask[:, None],
+            use_cache=False,
+        ).last_hidden_state
+        logits = self.model.lm_head(hidden).float()
+        if self.kind == "language":
+            nats = functional.cross_entropy(logits.flatten(0, 1), targets.flatten().long(), reduction="none")
+            return (nats * weights.flatten()).sum() / weights.sum()
+        expected = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten().long()
+        nats = functional.cross_entropy(*expected, reduction="none").view(len(tokens), -1)
+        nats = functional.pad(nats, (1, 0)) * batch["written"]
+        counted = functional.softplus(self.head["gate"](hidden).float().squeeze(-1)) * nats.detach()
+        so_far = counted.cumsum(1) if mask is None else (mask.float() @ counted[..., None]).squeeze(-1)
+        values = self.head["value"](hidden).float().squeeze(-1) - so_far
+        binary = functional.binary_cross_entropy_with_logits(values, targets, weights, reduction="sum")
+        return (binary + LANGUAGE * nats.sum()) / weights.sum()
+
+    def step(self, batch: dict[str, Any]) -> int:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            loss = self.loss(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, self.clip, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return int((batch["segments"] > 0).sum())
+
+    def rate(self, feed: Iterator[dict[str, Any]]) -> float:
+        made = list(itertools.islice(feed, WARM + STRETCHES * self.steps))  # making batches is not timed
+        for batch in made[:WARM]:
+            self.step(batch)
+        found = []
+        for at in range(WARM, len(made), self.steps):
+            begun = time.perf_counter()
+            tokens = sum(self.step(batch) for batch in made[at : at + self.steps])
+            found.append(tokens / (time.perf_counter() - begun))
+        return statistics.median(found)
+
+
+def compare(work: Work, longer: Sequence[int], sizes: Sequence[int]) -> None:
+    """Prints the figures of one kind of step.
+
+    Args:
+      longer: how many times as long as configured rows are tried here, in the better dtype.
+      sizes: of padded batches there.
+    """
+    same = {dtype: ours(work, dtype) for dtype in DTYPES}
+    best = max(same, key=same.__getitem__)
+    long = {f"{best}, rows {times} times as long": ours(work, best, times=times) for times in longer}
+    muon = {f"{best}, muon": ours(work, best, "muon")}
+    rows = {dtype: Theirs(work, dtype).rate(packed(work)) for dtype in DTYPES}
+    pads = {f"{dtype}, batch {n}": Theirs(work, dtype).rate(padded(work, n)) for dtype in DTYPES for n in sizes}
+    found = {"glore_jax": same | long | muon, "transformers, packed": rows, "transformers, padded": pads}
+    rates = {side: {name: round(rate) for name, rate in of.items()} for side, of in found.items()}
+    ratio = {
+        "the same rows": max(same.values()) / max(rows.values()),
+        "each at its best": max((same | long).values()) / max((rows | pads).values()),
+    }
+    print(json.dumps({"step": work.kind, "tokens_per_second": rates}))
+    print(
+        json.dumps({"step": work.kind, "ratio": {name: round(value, 2) for name, value in ratio.items()}}), flush=True
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", type=Path, help="a finished run")
+    parser.add_argument("--large", action="store_true", help="134 million parameters, random")
+    parser.add_argument("--step", choices=("language", "value"), help="only this kind")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    defaults: Any = configuration.load(str(Path(__file__).parents[1] / "configs" / "arithmetic.py"))
+    cli.prepare_jax(defaults)
+    config, params, examples = large() if options.large else embedded(options.workdir)
+    print(json.dumps({"parameters": sum(x.size for x in jax.tree.leaves(params)), "devices": len(jax.devices())}))
+    for kind, group in (("language", defaults.sft), ("value", defaults.orm)):
+        if options.step in (None, kind):
+            settings = group.train
+            if options.large:
+                settings.update({"rows": 2, "row_length": 512})
+            work = Work(kind, config, params, examples[kind], settings, 1 if options.large else 4)
+            compare(work, *(((), (2,)) if options.large else ((2,), (8, 16))))
+
+
+if __name__ == "__main__":
+    main()
