@@ -90,6 +90,8 @@ class _Program:
     def _total(self, name: str) -> Counter[tuple[str, str]]:
         """Sums by (field of `Moved`, kind)."""
         found: Counter[tuple[str, str]] = Counter()
+        if self._goes_on(name):
+            return found
         scatters = name.startswith("all-reduce-scatter")  # so a TPU fuses a reduction with the choice of a part of it
         for one in self.computations[name]:
             kind = one.op.removesuffix("-start")
@@ -108,6 +110,14 @@ class _Program:
             for branch in filter(None, branches):  # only one is taken: the most that any moves
                 found |= self.total(branch)
         return found
+
+    def _goes_on(self, name: str) -> bool:
+        """Whether a fusion goes on with a collective that another has begun, and repeats it to say which.
+
+        A TPU hides some collectives behind products: one fusion starts, some go on while they compute, one is done.
+        """
+        done = any('custom_call_target="AsyncCollectiveDone"' in one.rest for one in self.computations[name])
+        return done or name.startswith("async_collective_fusion")
 
     def _moved(self, one: _Instruction, kind: str) -> dict[tuple[str, str], float]:
         arrays = [(bits, size) for bits, size in _arrays(one.type)]

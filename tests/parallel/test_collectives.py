@@ -102,3 +102,32 @@ def test_a_compiled_scan_counts_every_turn():
 def test_a_program_of_one_device_moves_nothing():
     text = jax.jit(jnp.sum).lower(jnp.ones(8)).compile().as_text()
     assert collectives.read(text) == collectives.Moved({}, {}, {}, 0)
+
+
+def test_a_gather_that_hides_behind_products_counts_once():
+    """One fusion starts it, one goes on with it while it multiplies, in one it is done; each names it."""
+    gather = "%g = f32[8]{0} all-gather(%p), channel_id=3, replica_groups=[1,4]<=[4], dimensions={0}"
+    text = f"""HloModule step, num_partitions=4
+
+%begins (p: f32[2]) -> f32[8] {{
+  {gather}
+  ROOT %c = f32[8]{{0}} custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}}
+
+%async_collective_fusion.7 (p: f32[2]) -> f32[8] {{
+  ROOT {gather}
+}}
+
+%ends (p: f32[2]) -> f32[8] {{
+  {gather}
+  ROOT %c = f32[8]{{0}} custom-call(%g), custom_call_target="AsyncCollectiveDone"
+}}
+
+ENTRY %main (p: f32[2]) -> f32[8] {{
+  %p = f32[2]{{0}} parameter(0)
+  %a = f32[8]{{0}} fusion(%p), kind=kCustom, calls=%begins
+  %b = f32[8]{{0}} fusion(%p), kind=kOutput, calls=%async_collective_fusion.7
+  ROOT %c = f32[8]{{0}} fusion(%p), kind=kCustom, calls=%ends
+}}
+"""
+    assert collectives.read(text) == collectives.Moved({"all-gather": 32}, {"all-gather": 24}, {"all-gather": 1}, 0)
