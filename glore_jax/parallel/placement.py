@@ -75,13 +75,13 @@ class Placement:
         """
 
         def place(path: Any, box: Any) -> NamedSharding:
-            names = box.names if isinstance(box, nn.meta.AxisMetadata) else ()
+            names = box.names if isinstance(box, nn.LogicallyPartitioned) else ()
             found = self.at(*names)
             for name, size in zip(names, nn.meta.unbox(box).shape, strict=False):
                 self.check(f"{name} in {jax.tree_util.keystr(path, simple=True, separator='/')}", name, size)
             return found
 
-        is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)  # noqa: E731
+        is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
         return jax.tree_util.tree_map_with_path(place, boxed, is_leaf=is_box)
 
     def check_units(self, units: Mapping[str, int]) -> None:
@@ -89,7 +89,7 @@ class Placement:
         for name, size in units.items():
             self.check(name, name, size)
 
-    def check(self, what: str, name: str, size: int) -> None:
+    def check(self, what: str, name: str | None, size: int) -> None:
         """InputError where an axis of the model, of this size, does not divide by the devices it is split over.
 
         Args:
