@@ -25,11 +25,13 @@ def training(**changes) -> ConfigDict:
             "epochs": 1.0,
             "rows": 24,  # rows of a batch
             "row_length": 400,  # tokens of a row; examples are packed into rows
+            "micro_batches": 1,  # parts that a batch is computed in, one after the other: less memory, the same step
             "optimizer": "muon",
             "learning_rate": 0.01,
             "warmup": 0.05,  # share of the steps
             "weight_decay": 0.0,
             "clip": 1.0,
+            "moments": "float32",  # of the optimizer; bfloat16 takes half the memory
             "checkpoint_seconds": 60,  # between two checkpoints of a training under way
             "keep": "last",  # of the states: "best" is the one with the lowest loss on dev_share
             "dev_share": 0.0,  # of a training's problems, that are measured and not learnt from
@@ -47,6 +49,7 @@ def sharding() -> ConfigDict:
     return ConfigDict(
         {
             "preset": "replicated",  # what of a model is split: replicated (nothing), fsdp, tensor or fsdp+tensor
+            "sampling": "",  # another preset for sampling and for reading values, e.g. replicated; "": the same
             "rules": (),  # read before those of the preset, e.g. ("kv_heads=none",)
             "data": 0,  # devices on each axis; 0: those that the others leave, or one
             "fsdp": 0,

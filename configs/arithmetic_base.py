@@ -24,6 +24,9 @@ def get_config(variant: str = "") -> ConfigDict:
         "warmup": 0.03,
         "weight_decay": 0.0,
         "clip": 1.0,
+        "micro_batches": 1,
+        "moments": "float32",
+        "on_bad_step": "stop",
         "checkpoint_seconds": 120,
     }
     config: Any = ConfigDict(

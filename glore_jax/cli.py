@@ -416,6 +416,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
         compiling.counted() as compiled,
     ):
         stages.check_settings(config)
+        stages.announce(config)
         pipeline.run(
             config,
             options.workdir,

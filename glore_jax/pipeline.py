@@ -97,10 +97,17 @@ class StageContext:
 
     @functools.cached_property
     def placement(self) -> Placement:
-        """Where models and batches lie."""
+        """Where models and batches of trainings lie."""
         from glore_jax.parallel import placement  # here, as in `key`
 
         return placement.make(self.sharding)
+
+    @functools.cached_property
+    def sampling_placement(self) -> Placement:
+        """Where models lie that are sampled from, or whose values are read."""
+        from glore_jax.parallel import placement
+
+        return placement.make(self.sharding, sampling=True)
 
     @property
     def metrics(self) -> Path:

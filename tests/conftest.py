@@ -1,7 +1,7 @@
 """The ground that all tests stand on: CPU, two devices, strict array arithmetic, kept compilations.
 
 `GLORE_TEST_CACHE=DIR` keeps compiled programs from one test session to the next. `GLORE_TEST_DATA=DIR` names published
-data that the repository does not hold; see `public_data.py`.
+data that the repository does not hold; see `public_data.py`. `GLORE_TEST_DEVICES=N` sets the number of devices.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ os.environ["GLORE_CACHE"] = _CACHE
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", int(os.environ.get("GLORE_TEST_DEVICES", "2")))
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", _CACHE)

@@ -125,7 +125,8 @@ def test_a_stage_is_given_its_placement(tmp_path: Path):
         return {}
 
     config = toy.toy_config()
-    config.sharding = {"preset": "fsdp", "rules": (), "data": 0, "fsdp": 0, "tensor": 0, "sequence": 0}
+    config.sharding = {"preset": "fsdp", "sampling": "", "rules": ()}
+    config.sharding.update(dict.fromkeys(("data", "fsdp", "tensor", "sequence"), 0))
     pipeline.run(config, tmp_path / "split", [Stage("one", (), run, "look", ())])
     pipeline.run(toy.toy_config(), tmp_path / "whole", [Stage("one", (), run, "look", ())])
     assert list(map(tuple, found)) == [("fsdp",), ()]

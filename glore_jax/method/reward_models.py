@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glore_jax.models import decoder, value_head
+from glore_jax.models import decoder, layout, value_head
 from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import hosts
 from glore_jax.parallel import placement as placements
@@ -157,8 +157,9 @@ def values(
       advance: is told how many readings were done.
       placement: the devices; None: all, with the whole model on each.
     """
-    place = (placement or placements.make()).of_process()
-    params = placements.lay(params, jax.tree.map(lambda x: place.whole, params))
+    place = (placement or placements.make()).of_process().keeping("positions")
+    params = placements.lay(params, layout.shardings(model, params, place))
+    model = model.clone(place=place)
     found: dict[int, tuple[float, ...]] = {}
     every = list(batches([len(reading.tokens) for reading in readings], place.parts("batch")))
     for batch, rows, width in every if place.mesh.is_multi_process else hosts.share(every):

@@ -259,7 +259,7 @@ class Decoder(nn.Module):
         else:
             masks = _windowed(c, visible, positions_BxT, positions_BxT if cache is None else key_positions_BxS)
         # The residual stream stays float32: in bfloat16 small branches are rounded away, and learning takes longer.
-        x = quantised.rows(self.embedding, tokens_BxT)
+        x = quantised.rows(self._table(), tokens_BxT)
         if c.scale_embedding:
             x = x * jnp.asarray(c.d_model**0.5, c.dtype).astype(jnp.float32)
         x = self._split(x)
@@ -274,6 +274,10 @@ class Decoder(nn.Module):
             x = self._split(x + (self.post_mlp_norm[i](fed) if c.post_norms else fed).astype(jnp.float32))
             new_cache.append(layer_cache)
         return self.final_norm(x), (None if cache is None else new_cache)
+
+    def _table(self) -> jax.Array:
+        """The embedding with whole rows: of parts of rows XLA would make the whole batch's on every device."""
+        return self.embedding if self.place is None else self.place.constrain(self.embedding, "vocab")
 
     def _split(self, x_BxTxD: jax.Array) -> jax.Array:
         """The residual stream, by rows and tokens: or XLA would rather gather these than the weights of a layer."""

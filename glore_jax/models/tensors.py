@@ -142,6 +142,9 @@ def read(tensor: Tensor, index: Sequence[slice], dtype: np.dtype) -> tuple[np.nd
       index: a slice for each axis, of step 1.
       dtype: what the numbers are turned into.
     """
+    if not tensor.shape:  # a single number
+        one, finite = read(dataclasses.replace(tensor, shape=(1,)), [slice(None)], dtype)
+        return one.reshape(()), finite
     stored = DTYPES[tensor.dtype]
     rows, *rest = (range(*s.indices(n)) for s, n in zip(index, tensor.shape, strict=True))
     cut = tuple(slice(r.start, r.stop) for r in rest)

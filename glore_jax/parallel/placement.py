@@ -74,15 +74,16 @@ class Placement:
           InputError: two axes of a parameter go to one mesh axis, or one does not divide by the devices it goes to.
         """
 
-        def place(path: Any, box: Any) -> NamedSharding:
-            names = box.names if isinstance(box, nn.LogicallyPartitioned) else ()
-            found = self.at(*names)
-            for name, size in zip(names, nn.meta.unbox(box).shape, strict=False):
-                self.check(f"{name} in {jax.tree_util.keystr(path, simple=True, separator='/')}", name, size)
-            return found
+        def place(path: Any, leaf: Any) -> Any:
+            if not isinstance(leaf, nn.LogicallyPartitioned):
+                return self.whole
+            found = self.at(*leaf.names)
+            for array in jax.tree.leaves(leaf.value):  # none where an optimizer leaves a parameter out
+                for name, size in zip(leaf.names, array.shape, strict=True):
+                    self.check(f"{name} in {jax.tree_util.keystr(path, simple=True, separator='/')}", name, size)
+            return jax.tree.map(lambda array: found, leaf.value)
 
-        is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
-        return jax.tree_util.tree_map_with_path(place, boxed, is_leaf=is_box)
+        return jax.tree_util.tree_map_with_path(place, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
     def check_units(self, units: Mapping[str, int]) -> None:
         """InputError where an axis of a model cannot be split as the table says; `DecoderConfig.units` counts them."""
@@ -102,26 +103,32 @@ class Placement:
                 f"keep it whole with --config.sharding.rules={name}=none"
             )
 
-    def check_rows(self, key: str, rows: int) -> None:
+    def check_rows(self, key: str, rows: int, micro_batches: int = 1) -> None:
         """InputError where a batch of so many rows cannot be split.
 
         Args:
           key: of the configuration, that says how many rows.
+          micro_batches: that it is computed in, one after the other.
         """
         devices = self.parts("batch")
-        if rows % devices or rows < 1:
+        least = devices * micro_batches
+        if micro_batches < 1:
+            raise InputError(f"{key.rpartition('.')[0]}.micro_batches={micro_batches}: expected 1 or more")
+        if rows % least or rows < 1:
+            times = f", in {micro_batches} micro-batches" if micro_batches > 1 else ""
             raise InputError(
-                f"{key}={rows} does not divide by the {devices} devices that rows are split over; make it a multiple "
-                f"of {devices}, e.g. {key}={max(devices, rows // devices * devices)}, or split them over fewer "
+                f"{key}={rows} does not divide by the {devices} devices that rows are split over{times}; make it a "
+                f"multiple of {least}, e.g. {key}={max(least, rows // least * least)}, or split them over fewer "
                 "(`devices`, or sharding.data and sharding.fsdp)"
             )
 
-    def put(self, batch: Any) -> Any:
-        """Host arrays [B, ...] on the devices, rows split.
+    def put(self, batch: Any, *names: str) -> Any:
+        """Host arrays [B, ...] on the devices, rows split; or arrays with these logical axes.
 
         Every process of a job hands in the same arrays, and puts the rows of its own devices there.
         """
-        return lay(batch, jax.tree.map(lambda x: self.at("batch"), batch))
+        sharding = self.at(*names or ("batch",))
+        return lay(batch, jax.tree.map(lambda x: sharding, batch))
 
     def of_process(self) -> Placement:
         """The same on the devices of this process alone, if these can hold what `tensor` and `sequence` split."""
@@ -134,25 +141,38 @@ class Placement:
         asked = {**self.mesh.shape, "data": rows // fsdp, "fsdp": fsdp}
         return Placement(meshes.make(asked, devices=devices), self.table)
 
+    def keeping(self, *names: str) -> Placement:
+        """The same with some logical axes whole."""
+        return Placement(self.mesh, (*((name, ()) for name in names), *self.table))
+
 
 def lay(tree: Any, shardings: Any) -> Any:
-    """Arrays that every process of a job has whole, each put on those devices of its sharding that are its own."""
+    """Arrays that every process of a job has whole, each put on those devices of its sharding that are its own.
+
+    What lies there already stays.
+    """
     if all(sharding.is_fully_addressable for sharding in jax.tree.leaves(shardings)):
         return jax.device_put(tree, shardings)
 
     def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        if isinstance(x, jax.Array) and x.sharding == sharding:
+            return x
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
     return jax.tree.map(put, tree, shardings)
 
 
-def make(settings: Mapping[str, Any] | None = None, devices: Sequence[Any] | None = None) -> Placement:
+def make(
+    settings: Mapping[str, Any] | None = None, devices: Sequence[Any] | None = None, sampling: bool = False
+) -> Placement:
     """A placement on all devices.
 
     Args:
-      settings: the group `sharding`: `preset`, `rules` (see `rules.table`), and how many devices each axis has (see
-        `mesh.make`); None: rows split over all devices, which have the whole model each.
+      settings: the group `sharding`: `preset`, `rules` (see `rules.table`), `sampling` (another preset for that), and
+        how many devices each axis has (see `mesh.make`); None: rows split over all devices, which have the whole model
+        each.
       devices: others than those here, to compile for.
+      sampling: whether it is for sampling, or reading values, and not for training.
 
     Raises:
       InputError: an unknown preset or rule, sizes that do not come to the number of devices, or devices on an axis that
@@ -161,7 +181,7 @@ def make(settings: Mapping[str, Any] | None = None, devices: Sequence[Any] | Non
     if settings is None:
         return Placement(meshes.make(devices=devices))
     preset = settings["preset"]
-    table = rules.table(preset, settings["rules"])
+    table = rules.table((settings["sampling"] if sampling else "") or preset, settings["rules"])
     asked = {axis: settings[axis] for axis in meshes.AXES}
     if preset == "fsdp+tensor" and not asked["tensor"]:
         raise InputError("sharding.preset='fsdp+tensor': say how many devices tensor takes, e.g. sharding.tensor=2")
@@ -169,8 +189,9 @@ def make(settings: Mapping[str, Any] | None = None, devices: Sequence[Any] | Non
     used = {axis for name in rules.NAMES for axis in rules.axes_of(name, table)}
     if idle := {axis: size for axis, size in mesh.shape.items() if size > 1 and axis not in used}:
         axis, size = next(iter(idle.items()))
+        key = "sampling" if sampling and settings["sampling"] else "preset"
         raise InputError(
-            f"sharding.{axis}={size}: the preset {preset} splits nothing over {axis}, so {size} devices would compute "
-            f"the same; set sharding.{axis}=1, or another sharding.preset ({', '.join(rules.PRESETS)})"
+            f"sharding.{axis}={size}: with sharding.{key}={settings[key]} nothing is split over {axis}, so {size} "
+            f"devices would compute the same; set sharding.{axis}=1, or another one ({', '.join(rules.PRESETS)})"
         )
     return Placement(mesh, table)

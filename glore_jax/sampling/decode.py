@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from glore_jax.models import decoder
 from glore_jax.models.visibility import Visibility
+from glore_jax.parallel.placement import Placement
 from glore_jax.sampling import draws, kv_cache
 
 
@@ -96,6 +97,12 @@ def empty(config: decoder.DecoderConfig, shapes: Shapes) -> Slots:
         written_BxR=jnp.full((B, shapes.ring), shapes.pad, jnp.int32),
         logprob_BxR=jnp.zeros((B, shapes.ring), jnp.float32),
     )
+
+
+def shardings(slots: Slots, place: Placement) -> Slots:
+    """Where slots lie: keys and values by slot (or group) and head, all else by slot."""
+    at = jax.tree.map(lambda x: place.at("batch") if x.ndim else place.whole, slots)
+    return at.replace(cache=jax.tree.map(lambda x: place.at("batch", "kv_heads"), slots.cache))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -52,7 +52,8 @@ class Engine:
       together: whether the processes of a job sample as one, each request on the devices of all.
 
     Raises:
-      InputError: a precision that there is none of, or slots or sources that do not divide by the devices.
+      InputError: a precision that there is none of, slots or sources that do not divide by the devices, or a model that
+        cannot be split over them.
     """
 
     def __init__(
@@ -67,14 +68,14 @@ class Engine:
         placement: Placement | None = None,
     ):
         precision.check(settings)
-        self.model = Decoder(dataclasses.replace(model.config, dtype=settings.dtype))
-        self.settings, self.name, self.text = settings, name, text
-        self.eos, self.pad = eos, pad
-        self.placement = (placement or placements.make()).of_process()
+        self.settings, self.name, self.text, self.eos, self.pad = settings, name, text, eos, pad
+        # A slot reads one token at a time, so there are no positions to split.
+        self.placement = (placement or placements.make()).of_process().keeping("positions")
         self.together = self.placement.mesh.is_multi_process
         self.placement.check_rows("sampling.sources", settings.sources)
+        self.model = Decoder(dataclasses.replace(model.config, dtype=settings.dtype), self.placement)
         kept = precision.kept(hosts.whole(params), settings)
-        self.params = placements.lay(kept, jax.tree.map(lambda x: self.placement.whole, kept))
+        self.params = placements.lay(kept, precision.shardings(self.model, kept, self.placement))
         self.slots = memory.slots(self.model.config, settings, self.placement)  # fewer, once a device ran out of memory
 
     def generate(

@@ -32,7 +32,7 @@ class Lane:
         self.owner: list[Request | None] = [None] * shapes.slots
         self.bound: list[Source | None] = [None] * (shapes.slots // shapes.width)
         place, slots = engine.placement, decode.empty(engine.model.config, shapes)
-        self._slots = placement.lay(slots, jax.tree.map(lambda x: place.at("batch") if x.ndim else place.whole, slots))
+        self._slots = placement.lay(slots, decode.shardings(slots, place))
 
     def free(self, group: int) -> int:
         """How many slots of a group nobody has."""

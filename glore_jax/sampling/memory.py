@@ -9,6 +9,7 @@ import jax
 
 from glore_jax.errors import InputError
 from glore_jax.models.decoder import DecoderConfig
+from glore_jax.parallel import programs
 from glore_jax.parallel.placement import Placement
 from glore_jax.progress import say, size
 from glore_jax.sampling import decode, kv_cache
@@ -20,8 +21,8 @@ _FEWEST = 8  # slots on a device
 _OVER_WEIGHTS = 4  # bytes of keys and values for each byte of weights
 
 
-def taken(config: DecoderConfig, settings: Any, slots: int, devices: int) -> dict[str, int]:
-    """Bytes on each device, of the largest bucket: slots are split over the devices, prefilled sources lie on each.
+def taken(config: DecoderConfig, settings: Any, slots: int, placement: Placement) -> dict[str, int]:
+    """Bytes on each device, of the largest bucket: slots are split over rows, prefilled sources are not.
 
     Args:
       settings: the group `sampling`.
@@ -31,7 +32,11 @@ def taken(config: DecoderConfig, settings: Any, slots: int, devices: int) -> dic
     shapes = decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, 0, 0, settings.cache)
     held = jax.eval_shape(lambda: decode.empty(config, shapes))
     sources = jax.eval_shape(lambda: kv_cache.zeros(config, settings.sources, shapes.prefix_columns, shapes.cache))
-    return {"slots": _bytes(held) // devices, "sources": _bytes(sources)}
+    at = decode.shardings(held, placement), placement.at(None, "kv_heads")
+    return {
+        "slots": programs.bytes_of(programs.shapes(held, at[0])),
+        "sources": programs.bytes_of(programs.shapes(sources, at[1])),
+    }
 
 
 def slots(config: DecoderConfig, settings: Any, placement: Placement) -> int:
@@ -46,25 +51,27 @@ def slots(config: DecoderConfig, settings: Any, placement: Placement) -> int:
         placement.check_rows("sampling.slots", settings.slots)
         return settings.slots
     room = int(SHARE * min(map(free, placement.mesh.local_devices)))
-    each = most(config, settings, room)
-    say(f"sampling: {each} slots on each device, {size(taken(config, settings, each, 1)['slots'])} of {size(room)}")
-    return each * placement.parts("batch")
+    each = most(config, settings, room, placement)
+    slots = each * placement.parts("batch")
+    held = taken(config, settings, slots, placement)["slots"]
+    say(f"sampling: {each} slots on each device, {size(held)} of {size(room)}")
+    return slots
 
 
-def most(config: DecoderConfig, settings: Any, room: int) -> int:
-    """The slots on a device, a power of two, for which there is room beside the parameters.
+def most(config: DecoderConfig, settings: Any, room: int, placement: Placement) -> int:
+    """The slots for each of the devices that rows are split over, a power of two, for which there is room.
 
     Args:
-      room: bytes, without those that decoding takes for itself.
+      room: bytes on each device beside the parameters, without those that decoding takes for itself.
 
     Raises:
       InputError: there is none for one.
     """
-    each = _MOST
-    while each and sum(taken(config, settings, each, 1).values()) > room:
+    each, rows = _MOST, placement.parts("batch")
+    while each and sum(taken(config, settings, each * rows, placement).values()) > room:
         each //= 2
     if not each:
-        one = sum(taken(config, settings, 1, 1).values())
+        one = sum(taken(config, settings, rows, placement).values())
         raise InputError(
             f"sampling.slots=0: one slot, with {settings.sources} sources, takes {size(one)}, and a device has "
             f"{size(room)} for them; lower sampling.sources, sampling.buckets or sampling.max_new_tokens"

@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from glore_jax.errors import InputError
+from glore_jax.models import layout, quantised
+from glore_jax.models.decoder import Decoder
 from glore_jax.models.quantised import Int8
+from glore_jax.parallel.placement import Placement
 
 CHOICES = {"dtype": ("float32", "bfloat16", "float16"), "weights": ("same", "int8"), "cache": ("same", "int8")}
 _int8 = jax.jit(Int8.of, static_argnames="axis")
@@ -44,3 +47,12 @@ def kept(params: Any, settings: Any) -> Any:
         return x if name == "scale" or x.dtype == settings.dtype else jnp.asarray(x, settings.dtype)
 
     return jax.tree_util.tree_map_with_path(one, params)
+
+
+def shardings(model: Decoder, params: Any, place: Placement) -> Any:
+    """Where the parameters lie that `kept` gives back, arrays or their shapes.
+
+    Raises:
+      InputError: the model cannot be split so.
+    """
+    return quantised.placed(params, layout.shardings(model, {"decoder": params}, place)["decoder"])

@@ -13,20 +13,21 @@ from glore_jax.parallel.placement import Placement
 from glore_jax.sampling import decode, kv_cache, precision
 
 
-def params(shapes: Any, settings: Any, place: Placement) -> Any:
+def params(model: Decoder, shapes: Any, settings: Any, place: Placement) -> Any:
     """The parameters as `Engine` keeps them; `shapes` as they were read."""
-    return programs.shapes(jax.eval_shape(lambda tree: precision.kept(tree, settings), shapes), place.whole)
+    kept = jax.eval_shape(lambda tree: precision.kept(tree, settings), shapes)
+    return programs.shapes(kept, precision.shardings(model, kept, place))
 
 
 def slots(model: Decoder, shapes: decode.Shapes, place: Placement) -> decode.Slots:
     held = jax.eval_shape(lambda: decode.empty(model.config, shapes))
-    return programs.shapes(held, jax.tree.map(lambda x: place.at("batch") if x.ndim else place.whole, held))
+    return programs.shapes(held, decode.shardings(held, place))
 
 
 def prefilled(model: Decoder, shapes: decode.Shapes, place: Placement) -> Any:
     """The sources that were read last, of which any group may take one."""
     found = jax.eval_shape(lambda: kv_cache.zeros(model.config, shapes.sources, shapes.prefix_columns, shapes.cache))
-    return programs.shapes(found, place.whole)
+    return programs.shapes(found, place.at(None, "kv_heads"))
 
 
 def prefill(model: Decoder, shapes: decode.Shapes, params: Any, place: Placement) -> jax.stages.Lowered:

@@ -1,5 +1,6 @@
 """The stages of a run, wired: which artifacts each reads and writes. What they do is in `method`."""
 
+from glore_jax.stages.checking import announce as announce
 from glore_jax.stages.checking import check as check
 from glore_jax.stages.checking import check_settings as check_settings
 from glore_jax.stages.label_report import print_labels as print_labels

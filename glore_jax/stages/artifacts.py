@@ -17,9 +17,10 @@ import jax
 from glore_jax import files
 from glore_jax.errors import InputError
 from glore_jax.goodput import Clock
-from glore_jax.models import adapters, families, value_head
+from glore_jax.models import adapters, families, layout, value_head
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
 from glore_jax.parallel import hosts
+from glore_jax.parallel.placement import Placement
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.sampling.engine import Engine
@@ -35,7 +36,8 @@ SPLITS = ("train", "dev", "test")
 
 
 def write_model(folder: Path, params: Any, config: DecoderConfig, dtype: str = "float32") -> None:
-    """Args: params: whole on every process, as of all that is written here, of which the lead's is taken."""
+    """Of what is written here every process has all, and the lead's is taken."""
+    params = hosts.whole(params)
     if hosts.lead():
         checkpoints.save_model(folder / MODEL, params, dataclasses.asdict(config), dtype)
 
@@ -55,9 +57,18 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         tokenizer.save(folder)
 
 
-def read_model(folder: Path, dtype: str) -> tuple[Decoder, Any]:
-    """A model that computes in `dtype`, and its parameters `{"decoder": ..., ["value_head": ...]}`."""
-    params, config = checkpoints.load_model(folder / MODEL)
+def read_model(folder: Path, dtype: str, place: Placement | None = None) -> tuple[Decoder, Any]:
+    """A model that computes in `dtype`, and its parameters `{"decoder": ..., ["value_head": ...]}`.
+
+    Args:
+      place: where the parameters shall lie; None: on the host.
+    """
+    path = folder / MODEL
+    if place is None:
+        params, config = checkpoints.load_model(path)
+    else:
+        lay = lambda config, shapes: layout.shardings(Decoder(DecoderConfig(**config)), shapes, place)  # noqa: E731
+        params, config = checkpoints.load_parts(path, lay)
     return Decoder(DecoderConfig(**{**config, "dtype": dtype})), params
 
 
@@ -77,7 +88,7 @@ def read_problems(context: StageContext, split: str) -> list[Problem]:
 
 def read_engine(context: StageContext, stage: str, tokenizer: Tokenizer) -> Engine:
     """The sampler on the model of a stage."""
-    model, params = read_model(context.input(stage), "float32")
+    model, params = read_model(context.input(stage), "float32", context.sampling_placement.of_process())
     return make_engine(context, model, params["decoder"], tokenizer, str(context.input(stage)))
 
 
@@ -85,7 +96,7 @@ def make_engine(
     context: StageContext, model: Decoder, params: Any, tokenizer: Tokenizer, name: str = "the model in training"
 ) -> Engine:
     return Engine(
-        model, params, context.config.sampling, tokenizer.eos, tokenizer.pad, name, placement=context.placement
+        model, params, context.config.sampling, tokenizer.eos, tokenizer.pad, name, placement=context.sampling_placement
     )
 
 
@@ -119,7 +130,7 @@ def train(
     """Trains with progress and checkpoints; returns the result and counts to print.
 
     Examples longer than a row are left out, and counted. Where `settings.lora` asks for an adapter, the rows of the
-    tokenizer's new marks learn beside it.
+    tokenizer's new marks learn beside it. The parameters are used up.
 
     Raises:
       InputError: no example fits a row, or the model cannot have such an adapter.
@@ -149,6 +160,8 @@ def train(
             asked,
             watched(context, name),
             held_out,
+            context.placement,
+            spend=True,
         )
     last = trained.curve[-1]
     counts = {

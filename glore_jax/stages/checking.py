@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import rich
-from flax.traverse_util import flatten_dict
 from rich.table import Table
 
 from glore_jax import rankers, tasks
@@ -22,17 +21,21 @@ from glore_jax.method import labels as labelling
 from glore_jax.method import soft_labels, verifying
 from glore_jax.models import decoder, value_head
 from glore_jax.models.decoder import Decoder, DecoderConfig
-from glore_jax.models.lora import LoraConfig
-from glore_jax.parallel import placement
+from glore_jax.parallel import placement, programs
+from glore_jax.parallel.placement import Placement
 from glore_jax.progress import number, say, size
 from glore_jax.records import Problem
 from glore_jax.sampling import memory as sampling_memory
 from glore_jax.sampling import precision
+from glore_jax.sampling import programs as sampling_programs
 from glore_jax.stages import artifacts, config_keys, counting, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import adaptation, bookkeeping, dev, optimizer
+from glore_jax.training import adaptation, beginning, bookkeeping, dev, optimizer
 from glore_jax.training.batches import Example
+from glore_jax.training.footprint import footprint
+
+_LARGE = 10**8  # parameters, from which on a run says what it takes before it begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +74,7 @@ def check(config: Any) -> None:
     say(f"model: {number(made.parameters)} parameters, a vocabulary of {number(made.model.vocab_size)}")
     for name, count in made.learning.items():
         say(f"{name}: {number(count)} parameters learn (LoRA), the others stay")
-    for name, parts in (("training", made.training), ("sampling", made.sampling)):
-        listed = ", ".join(f"{part} {size(count)}" for part, count in parts.items())
-        say(f"memory of {name} on each device, activations aside: {size(sum(parts.values()))} ({listed})")
+    _print_memory(made.training, made.sampling)
     if made.too_long:
         say(f"{number(made.too_long)} worked solutions are longer than a row of sft.train and will be left out")
     table = Table("stage", "samples", "tokens written", "steps", "tokens trained on", "sources", title="at most")
@@ -81,6 +82,49 @@ def check(config: Any) -> None:
         table.add_row(work.stage, *(number(count) if count else "" for count in dataclasses.astuple(work)[1:]))
     rich.get_console().print(table)
     say(f"rollouts: {number(made.rollouts)} at most")
+
+
+def announce(config: Any) -> None:
+    """Says what a run takes on each device where models are large or split, before anything is made there.
+
+    Raises:
+      InputError: a model that cannot be split so, or a device with too little memory.
+    """
+    if config.get("recipe", "") != "glore":
+        return
+    tokenizer = taking_base.tokenizer_of(config)
+    params = _shapes(model := taking_base.describe(config, tokenizer))
+    _, training, sampling = _memory(config, model, params, tokenizer)
+    if _numbers(params) >= _LARGE or ("sharding" in config and config.sharding.preset != "replicated"):
+        _print_memory(training, sampling)
+
+
+def _shapes(model: DecoderConfig) -> Any:
+    return jax.eval_shape(lambda key: decoder.init(Decoder(model), key), jax.random.key(0))
+
+
+def _numbers(params: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _memory(
+    config: Any, model: DecoderConfig, params: Any, tokenizer: Tokenizer
+) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """What learns in trainings with an adapter, and the bytes on each device of training and of sampling."""
+    sharding = config.get("sharding")
+    learning, training = _training_memory(config, model, params, tokenizer, placement.make(sharding))
+    sampling = _sampling_memory(config, model, params, placement.make(sharding, sampling=True))
+    _check_memory(training, sampling)
+    return learning, training, sampling
+
+
+def _print_memory(training: dict[str, int], sampling: dict[str, int]) -> None:
+    say("memory on each device, activations aside:")
+    table = Table("", "training", "sampling")
+    for part in dict.fromkeys([*training, *sampling]):
+        table.add_row(part, *(size(parts[part]) if part in parts else "" for parts in (training, sampling)))
+    table.add_row("together", *(size(sum(parts.values())) for parts in (training, sampling)))
+    rich.get_console().print(table)
 
 
 def plan(config: Any) -> Plan:
@@ -105,13 +149,10 @@ def plan(config: Any) -> Plan:
     if examples and not kept:
         raise InputError(f"sft: all {len(examples)} worked solutions are longer than a row; raise sft.train.row_length")
     given = _given(config, rows, kept, longest)
-    params = jax.eval_shape(lambda key: decoder.init(Decoder(model), key), jax.random.key(0))
-    learning, training = _training_memory(config, model, params, tokenizer)
-    memory = training, _sampling_memory(config, model, params)
-    _check_memory(*memory)
-    numbers = sum(x.size for x in jax.tree.leaves(params))
+    params = _shapes(model)
+    memory = _memory(config, model, params, tokenizer)
     work, rollouts = list(counting.of_stages(config, given)), counting.rollouts(config, given)
-    return Plan(model, numbers, given.problems, len(examples) - len(kept), work, rollouts, learning, *memory)
+    return Plan(model, _numbers(params), given.problems, len(examples) - len(kept), work, rollouts, *memory)
 
 
 def given(config: Any) -> counting.Given:
@@ -154,17 +195,18 @@ def check_settings(config: Any) -> None:
       InputError: of what a stage would refuse only when its turn came.
     """
     config_keys.check(config)
-    recipe, place = config.get("recipe", ""), placement.make(config.get("sharding"))
+    recipe, sharding = config.get("recipe", ""), config.get("sharding")
+    place, sampling = placement.make(sharding), placement.make(sharding, sampling=True)
     if recipe in ("glore", "label"):
         precision.check(config.sampling)
         for name in ("slots", "sources"):
             if name == "sources" or config.sampling.slots:  # 0: as many as there is memory for
-                place.check_rows(f"sampling.{name}", config.sampling[name])
+                sampling.check_rows(f"sampling.{name}", config.sampling[name])
         labelling.check_reading(config.labels.consistency)
         verifying.check(config.labels)
     if recipe == "glore":
         for name, settings in _trainings(config).items():
-            place.check_rows(f"{name}.rows", settings.rows)
+            beginning.check(name, settings, place)
             optimizer.make(settings, 1)
             bookkeeping.check_policy(name, settings.on_bad_step)
             dev.check(name, settings)
@@ -194,31 +236,18 @@ def _check_lengths(config: Any, model: DecoderConfig, longest: int) -> None:
             raise InputError(f"{name}: {length} tokens, and the model was made for {model.max_positions}; lower it")
 
 
-def _bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
 def _training_memory(
-    config: Any, model: DecoderConfig, params: Any, tokenizer: Tokenizer
+    config: Any, model: DecoderConfig, params: Any, tokenizer: Tokenizer, place: Placement
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Parameters that learn in each training with an adapter, and the bytes of the largest training.
-
-    These are float32 parameters, whole on every device, gradients and an optimizer of what learns, rows of logits, and
-    with an adapter the layers that it is merged into.
-    """
+    """Parameters that learn in each training with an adapter, and the bytes of the largest training."""
     learning, memory = {}, []
+    computing = Decoder(dataclasses.replace(model, dtype=config.train_dtype))
     for name, settings in _trainings(config).items():
-        lora = adaptation.config_of(settings, params, name)
-        split = functools.partial(adaptation.split, config=lora, marks=tokenizer.new_marks)
-        trained, frozen = jax.eval_shape(split, _start(config, name, model, params), rng=jax.random.key(0))
-        parts = {"parameters": _bytes(trained) + _bytes(frozen), "gradients": _bytes(trained)}
-        parts["optimizer"] = _bytes(jax.eval_shape(optimizer.make(settings, 1).init, trained))
-        tokens = settings.rows * settings.row_length // placement.make(config.get("sharding")).parts("batch")
-        parts["logits"] = tokens * model.vocab_size * 4
-        if lora:
-            learning[name] = sum(x.size for x in jax.tree.leaves(trained))
-            parts["merged layers"] = _merged(params, lora, config.train_dtype)
-        memory.append(parts)
+        start = _start(config, name, model, params)
+        memory.append(footprint(computing, start, settings, place, tokenizer.new_marks, name))
+        if lora := adaptation.config_of(settings, params, name):
+            split = functools.partial(adaptation.split, config=lora, marks=tokenizer.new_marks)
+            learning[name] = _numbers(jax.eval_shape(split, start, rng=jax.random.key(0))[0])
     return learning, max(memory, key=lambda parts: sum(parts.values()))
 
 
@@ -230,20 +259,13 @@ def _start(config: Any, name: str, model: DecoderConfig, params: Any) -> dict[st
     return {"decoder": params, "value_head": jax.eval_shape(head, jax.random.key(0))}
 
 
-def _merged(params: Any, lora: LoraConfig, dtype: str) -> int:
-    """Bytes of the layers that an adapter changes, as they are computed with."""
-    flat: dict[str, Any] = flatten_dict(params, sep="/")
-    changed = [weight.size for path, weight in flat.items() if path.rsplit("/", 1)[-1] in lora.targets]
-    return sum(changed) * jax.numpy.dtype(dtype).itemsize
-
-
-def _sampling_memory(config: Any, model: DecoderConfig, params: Any) -> dict[str, int]:
+def _sampling_memory(config: Any, model: DecoderConfig, params: Any, place: Placement) -> dict[str, int]:
     """On each device; where the run is to find the number of slots, what one of them takes."""
-    model = dataclasses.replace(model, dtype=config.sampling.dtype)
-    params = jax.eval_shape(lambda tree: precision.kept(tree, config.sampling), params)
-    devices = placement.make(config.get("sharding")).parts("batch")
-    slots = config.sampling.slots or devices
-    return {"parameters": _bytes(params)} | sampling_memory.taken(model, config.sampling, slots, devices)
+    place, settings = place.keeping("positions"), config.sampling
+    model = dataclasses.replace(model, dtype=settings.dtype)
+    slots = settings.slots or place.parts("batch")
+    weights = programs.bytes_of(sampling_programs.params(Decoder(model), params, settings, place))
+    return {"parameters": weights} | sampling_memory.taken(model, settings, slots, place)
 
 
 def _check_memory(training: dict[str, int], sampling: dict[str, int]) -> None:

@@ -153,7 +153,7 @@ def values(context: StageContext) -> dict[str, Any]:
     tokenizer = artifacts.read_tokenizer(context)
     counts = {}
     for kind, name in MODELS.items():
-        model, params = artifacts.read_model(context.input(name), "float32")
+        model, params = artifacts.read_model(context.input(name), "float32", context.sampling_placement.of_process())
         for split in MEASURED:
             rows, path = _rows(context, kind, split), context.folder / _name(kind, split)
             counts[f"{split}_{kind}"] = len(rows)
@@ -161,7 +161,7 @@ def values(context: StageContext) -> dict[str, Any]:
                 continue
             readings = scoring.read_with(tokenizer, rows, model.config.vocab_size)
             with context.progress(len(rows), "solutions", f"{name}, {split}") as bar:
-                found = reward_models.values(model, params, readings, bar.advance, context.placement)
+                found = reward_models.values(model, params, readings, bar.advance, context.sampling_placement)
             artifacts.write_table(path, scoring.scored(rows, found, PAPER_THRESHOLD), Scored)
     return counts
 

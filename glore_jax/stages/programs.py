@@ -26,7 +26,7 @@ from glore_jax.sampling import decode
 from glore_jax.sampling import memory as sampling_memory
 from glore_jax.sampling import programs as sampling_programs
 from glore_jax.stages import taking_base
-from glore_jax.training import losses
+from glore_jax.training import beginning, losses
 from glore_jax.training import programs as training_programs
 
 TRAININGS = ("sft", "expert_iteration", "orm", "sorm", "refiner")
@@ -94,7 +94,9 @@ class Run:
         """
         self.config: Any = config
         self.slice = slice_
-        self.place = placement.make(self.config.get("sharding"), devices)
+        sharding = self.config.get("sharding")
+        self.place = placement.make(sharding, devices)
+        self.sampling = placement.make(sharding, devices, sampling=True).keeping("positions")
         self.model, self.marks = taking_base.planned(config)
 
     def kind(self, stage: str) -> str:
@@ -113,7 +115,7 @@ class Run:
 
     def _training(self, stage: str, steps: int) -> Program:
         settings = self.config[stage].train
-        self.place.check_rows(f"{stage}.train.rows", settings.rows)
+        beginning.check(f"{stage}.train", settings, self.place)
         model = dataclasses.replace(self.model, dtype=self.config.train_dtype)
         loss, params = losses.language, {"decoder": self._decoder}
         if stage in ("orm", "sorm"):
@@ -130,23 +132,23 @@ class Run:
     def _prefill(self) -> Program:
         """Of sources as long as the largest bucket."""
         model, shapes, params = self._sampler
-        lowered = sampling_programs.prefill(model, shapes, params, self.place)
+        lowered = sampling_programs.prefill(model, shapes, params, self.sampling)
         tokens = shapes.sources * shapes.prefix_columns
         work = flops.reading(model.config, tokens, shapes.prefix_columns / 2, with_logits=False)
         beside = (
-            sampling_programs.slots(model, shapes, self.place),
-            sampling_programs.prefilled(model, shapes, self.place),
+            sampling_programs.slots(model, shapes, self.sampling),
+            sampling_programs.prefilled(model, shapes, self.sampling),
         )
         return Program("prefill", lowered, work, tokens, programs.bytes_of(params), beside=programs.bytes_of(beside))
 
     def _decode(self) -> Program:
         """A chunk of decoding steps of all slots, which see the largest bucket and half of what they may write."""
         model, shapes, params = self._sampler
-        lowered = sampling_programs.decode_chunk(model, shapes, params, self.place)
+        lowered = sampling_programs.decode_chunk(model, shapes, params, self.sampling)
         tokens = shapes.slots * shapes.chunk
         work = flops.reading(model.config, tokens, shapes.prefix_columns + shapes.ring / 2)
-        beside = programs.bytes_of(sampling_programs.prefilled(model, shapes, self.place))
-        held = programs.bytes_of((params, sampling_programs.slots(model, shapes, self.place)))
+        beside = programs.bytes_of(sampling_programs.prefilled(model, shapes, self.sampling))
+        held = programs.bytes_of((params, sampling_programs.slots(model, shapes, self.sampling)))
         return Program("decode", lowered, work, tokens, held, shapes.chunk, beside)
 
     @functools.cached_property
@@ -158,14 +160,14 @@ class Run:
     def _sampler(self) -> tuple[Decoder, decode.Shapes, Any]:
         """The model that samples, the shapes of its slots, and its parameters."""
         settings = self.config.sampling
-        model = Decoder(dataclasses.replace(self.model, dtype=settings.dtype))
-        self.place.check_rows("sampling.sources", settings.sources)
-        params = sampling_programs.params(self._decoder, settings, self.place)
+        model = Decoder(dataclasses.replace(self.model, dtype=settings.dtype), self.sampling)
+        self.sampling.check_rows("sampling.sources", settings.sources)
+        params = sampling_programs.params(model, self._decoder, settings, self.sampling)
         slots = settings.slots
         if not slots and self.slice is not None:
             room = int(sampling_memory.SHARE * (self.slice.chip.memory - programs.bytes_of(params)))
-            slots = sampling_memory.most(model.config, settings, room) * self.place.parts("batch")
-        slots = slots or sampling_memory.slots(model.config, settings, self.place)
+            slots = sampling_memory.most(model.config, settings, room, self.sampling) * self.sampling.parts("batch")
+        slots = slots or sampling_memory.slots(model.config, settings, self.sampling)
         columns = max(settings.buckets), settings.max_new_tokens
         shapes = decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, 2, 0, settings.cache)
         return model, shapes, params

@@ -29,7 +29,7 @@ def _train_refiner(
         )
     tokenizer = artifacts.read_tokenizer(context)
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
-    model, params = artifacts.read_model(context.input(start), context.config.train_dtype)
+    model, params = artifacts.read_model(context.input(start), context.config.train_dtype, context.placement)
     model = Decoder(dataclasses.replace(model.config, prefix_lm=settings.prefix_lm))
     examples = refiners.examples(tokenizer, problems, pairs, settings.prefix_lm, values)
     params = {"decoder": params["decoder"]}
@@ -64,12 +64,12 @@ def value_refiner(context: StageContext) -> dict[str, Any]:
     pairs = refiners.global_pairs(_traces(context), context.config.refiner.global_pairs)
     tokenizer = artifacts.read_tokenizer(context)
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
-    model, params = artifacts.read_model(context.input("sorm"), "float32")
+    model, params = artifacts.read_model(context.input("sorm"), "float32", context.sampling_placement.of_process())
     drafts = {p.draft_tokens: p for p in pairs}
     rows = [
         Solution(str(n), p.problem_id, p.draft_tokens, p.draft_step_ends, "", False)
         for n, p in enumerate(drafts.values())
     ]
-    scores = reward_models.score(model, params, tokenizer, problems, rows, context.placement)
+    scores = reward_models.score(model, params, tokenizer, problems, rows, context.sampling_placement)
     values = dict(zip(drafts, scores, strict=True))
     return _train_refiner(context, pairs, [values[p.draft_tokens] for p in pairs])

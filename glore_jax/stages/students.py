@@ -44,7 +44,7 @@ def greedy(context: StageContext, engine: Engine, tokenizer: Tokenizer, rows: li
 def sft(context: StageContext) -> dict[str, Any]:
     """Supervised start: worked solutions of train, from the base model."""
     tokenizer = artifacts.read_tokenizer(context)
-    model, params = artifacts.read_model(context.input("base"), context.config.train_dtype)
+    model, params = artifacts.read_model(context.input("base"), context.config.train_dtype, context.placement)
     examples = ei.gold_examples(tokenizer, artifacts.read_problems(context, "train"), model.config.prefix_lm)
     counts: dict[str, Any] = {"examples": 0}
     if examples:
@@ -65,7 +65,7 @@ def expert_iteration(context: StageContext) -> dict[str, Any]:
     settings = context.config.expert_iteration
     tokenizer = artifacts.read_tokenizer(context)
     train_rows, dev = artifacts.read_problems(context, "train"), artifacts.read_problems(context, "dev")
-    first, first_params = artifacts.read_model(context.input("sft"), "float32")
+    first, first_params = artifacts.read_model(context.input("sft"), "float32", context.sampling_placement.of_process())
     engine = artifacts.make_engine(context, first, first_params["decoder"], tokenizer)
     found, _ = greedy(context, engine, tokenizer, dev, "dev drafts of the supervised student")
     history = [accuracy(found)]
@@ -79,7 +79,7 @@ def expert_iteration(context: StageContext) -> dict[str, Any]:
         kept = files.read_table(folder / "kept.parquet", Solution)
         counts = files.read_json(folder / "round.json")
         history.append(counts["dev_accuracy"])
-        model, params = artifacts.read_model(folder, "float32")
+        model, params = artifacts.read_model(folder, "float32", context.sampling_placement.of_process())
         engine = artifacts.make_engine(context, model, params["decoder"], tokenizer)
         if history[-1] <= max(history[:-1]):
             break
@@ -109,7 +109,7 @@ def _round(context, folder, number, engine, tokenizer, train_rows, dev, kept) ->
             "give worked solutions, easier problems (task.step_weights), more sft.train.epochs or a better base.path"
         )
     kept = ei.keep_right(train_rows, samples, kept)
-    model, params = artifacts.read_model(context.input("base"), context.config.train_dtype)
+    model, params = artifacts.read_model(context.input("base"), context.config.train_dtype, context.placement)
     both_ways = model.config.prefix_lm
     examples = ei.gold_examples(tokenizer, train_rows, both_ways)
     examples += ei.student_examples(tokenizer, train_rows, kept, both_ways)

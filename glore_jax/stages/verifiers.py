@@ -27,7 +27,7 @@ def _train_value(
     start = artifacts.start_of(settings, "value")
     tokenizer = artifacts.read_tokenizer(context)
     problems = {p.id: p for p in artifacts.read_problems(context, "train")}
-    model, params = artifacts.read_model(context.input(start), context.config.train_dtype)
+    model, params = artifacts.read_model(context.input(start), context.config.train_dtype, context.placement)
     params = artifacts.with_value_head(context, params, model.config.d_model, settings.surprise)
     traces, labels, labels_cut = reward_models.truncate(tokenizer, problems, traces, labels, train.row_length)
     examples = reward_models.examples(tokenizer, problems, traces, labels, model.config.prefix_lm, targets)

@@ -49,7 +49,7 @@ class Walk:
             known = self.scored[scorer]
             new = {name: s for name, s in zip(names, found, strict=True) if name not in known}
             values = reward_models.score(
-                *self.values[scorer], self.tokenizer, self.by_id, list(new.values()), self.context.placement
+                *self.values[scorer], self.tokenizer, self.by_id, list(new.values()), self.context.sampling_placement
             )
             known |= zip(new, values, strict=True)
         return [

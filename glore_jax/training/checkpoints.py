@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from glore_jax import files
 from glore_jax.errors import InputError
+from glore_jax.models import tensors
 
 
 def save_model(path: Path, params: Any, config: dict[str, Any], dtype: str = "float32") -> None:
@@ -36,6 +37,27 @@ def load_model(path: Path, dtype: Any = np.float32) -> tuple[Any, dict[str, Any]
     with _opened(path) as (file, config):
         flat = {name: np.asarray(file.get_tensor(name), dtype) for name in file.keys()}  # noqa: SIM118
     return unflatten_dict(flat, sep="/"), config
+
+
+def load_parts(
+    path: Path, lay: Callable[[dict[str, Any], Any], Any], dtype: Any = np.float32
+) -> tuple[Any, dict[str, Any]]:
+    """As `load_model`, straight to the devices: each one's part of each parameter is read by itself.
+
+    Args:
+      lay: says where parameters lie, from the configuration and the tree of their shapes.
+    """
+    config, found = read_config(path), tensors.header(path)
+    shapes = {name: jax.ShapeDtypeStruct(where.shape, dtype) for name, where in found.items()}
+    at: dict[str, Any] = flatten_dict(lay(config, unflatten_dict(shapes, sep="/")), sep="/")
+
+    def place(name: str) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            return tensors.read(found[name], index, np.dtype(dtype))[0]
+
+        return jax.make_array_from_callback(found[name].shape, at[name], part)
+
+    return unflatten_dict({name: place(name) for name in found}, sep="/"), config
 
 
 def read_config(path: Path) -> dict[str, Any]:

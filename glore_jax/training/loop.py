@@ -20,7 +20,9 @@ from glore_jax.interrupts import Interrupted
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import placement, votes
-from glore_jax.training import adaptation, batches, optimizer, rates, resuming, train_step
+from glore_jax.parallel.placement import Placement
+from glore_jax.training import batches, beginning, rates, resuming, train_step
+from glore_jax.training.beginning import Beginning
 from glore_jax.training.bookkeeping import Books, Curve
 from glore_jax.training.dev import Dev
 from glore_jax.training.rates import Rates
@@ -70,13 +72,15 @@ def train(
     asked: Callable[[], bool] = lambda: False,
     telemetry: Telemetry | None = None,
     held_out: Sequence[batches.Example] = (),
+    place: Placement | None = None,
+    spend: bool = False,
 ) -> Trained:
     """Trains on packed examples: all parameters, or a LoRA adapter on them.
 
     Args:
       params: start parameters, `{"decoder": ..., "value_head": ...}` as the loss wants them.
-      settings: `steps` or `epochs`, `rows`, `row_length`, `checkpoint_seconds`, `on_bad_step`, the optimizer's, and
-        `lora` (`training.adaptation`).
+      settings: `steps` or `epochs`, `rows`, `row_length`, `micro_batches`, `checkpoint_seconds`, `on_bad_step`, the
+        optimizer's, and `lora` (`training.adaptation`).
       seed: of the order of the examples, and of a new adapter.
       folder: where checkpoints of the training go; a training that was cut goes on from there.
       advance: called after every step with the tokens in the batch and the metrics so far.
@@ -84,26 +88,30 @@ def train(
       asked: whether to stop after this step, as after SIGTERM.
       telemetry: how it is watched; None: not at all.
       held_out: examples to measure it on (`training.dev`).
+      place: the devices; None: all, with the whole model on each.
+      spend: whether `params` may be used up, so that the memory they take becomes the training's.
 
     Raises:
-      InputError: the rows do not divide by the devices, the model cannot have such an adapter, or a step was bad
-        (`training.bookkeeping`).
+      InputError: the rows or the model cannot be split over the devices, the model cannot have such an adapter, or a
+        step was bad (`training.bookkeeping`).
       Interrupted: `asked` said so; there is a checkpoint of this step then.
     """
     begun, telemetry = time.monotonic(), telemetry or Telemetry()
     total = steps_of(settings, examples)
-    place = placement.make()
-    place.check_rows("train.rows", settings.rows)
+    place = place or placement.make()
+    put = functools.partial(_put, place)
+    beginning.check("train", settings, place)
     with telemetry.clock.spend("steps"):
-        start = _begin(model, params, loss, settings, total, seed, marks, place)
+        start = beginning.begin(model, params, loss, settings, total, place, jax.random.key(seed), marks, spend)
+        del params  # where they are spent, the first step takes them
         with resuming.opened(folder, origin(examples, settings, total, seed)) as saved:
             state, kept = saved.restore(start.state) if saved else (start.state, {})
             first, speed = int(state.step), _rates(model, start, settings)
             with telemetry.writer(first, told(settings, total, speed)) as writer:
                 blame = _Blame(examples, settings, seed, saved)
                 books = Books(total, settings.on_bad_step == "skip", blame, kept, writer.scalars, speed.of)
-                feed = map(place.put, batches.epochs(examples, settings.row_length, settings.rows, seed, start=first))
-                measured = Dev(held_out, settings.rows, settings.row_length, total, start.sums, place.put)
+                feed = map(put, batches.epochs(examples, settings.row_length, settings.rows, seed, start=first))
+                measured = Dev(held_out, settings.rows, settings.row_length, total, start.sums, put)
                 run = _Run(settings, total, start, feed, books, saved, telemetry, advance, asked, measured)
                 state = run.steps(state, first)
             if settings.keep == "best" and books.best != total:
@@ -112,6 +120,10 @@ def train(
     tokens = (total - first) * settings.rows * settings.row_length
     adapter = (start.lora, state.params["adapter"]) if start.lora else None
     return Trained(merged, books.curve, tokens, time.monotonic() - begun, adapter, books.skipped, tuple(books.dev))
+
+
+def _put(place: Placement, batch: Any) -> Any:
+    return place.put(batch, "batch", "positions")
 
 
 def _read_best(saved: resuming.Checkpoints | None, books: Books, state: Any) -> Any:
@@ -132,7 +144,7 @@ class _Run:
 
     settings: Any
     total: int
-    start: _Start
+    start: Beginning
     feed: Iterator[Any]
     books: Books
     saved: resuming.Checkpoints | None
@@ -185,7 +197,7 @@ class _Run:
             self.telemetry.clock.keep()
 
 
-def _rates(model: Decoder, start: _Start, settings: Any) -> Rates:
+def _rates(model: Decoder, start: Beginning, settings: Any) -> Rates:
     decoder = rates.multiplied(start.frozen), rates.multiplied(start.state.params)
     operations = rates.operations(model.config, decoder[1], decoder[0], settings.row_length)
     return Rates(settings.rows * settings.row_length, operations)
@@ -200,53 +212,6 @@ def told(settings: Any, total: int, speed: Rates) -> dict[str, Any]:
         "operations a token, formula": rates.FORMULA,
         "devices": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Start:
-    """Attributes: state (donated from step to step), frozen (what stays), step, sums (of the loss alone), join and lora
-    (`adaptation`)."""
-
-    state: train_step.TrainState
-    frozen: Any
-    step: Callable
-    sums: Callable
-    join: Callable
-    lora: LoraConfig | None
-
-
-def _begin(
-    model: Decoder,
-    params: Any,
-    loss: Callable,
-    settings: Any,
-    total: int,
-    seed: int,
-    marks: Sequence[int],
-    place: placement.Placement,
-) -> _Start:
-    tx = optimizer.make(settings, total)
-    lora = adaptation.config_of(settings, params["decoder"])
-    join = functools.partial(adaptation.join, config=lora, marks=tuple(marks))
-    learning, frozen = adaptation.split(params, lora, marks, jax.random.key(seed))
-    # A copy, because the state is donated and `params` stay the caller's.
-    state = jax.device_put(train_step.init(learning, tx), place.whole, may_alias=False)
-    frozen = jax.device_put(frozen, place.whole)
-    step = _jitted(train_step.make(model, loss, tx, join), settings.on_bad_step)
-
-    def sums(learning: Any, frozen: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        total, found = loss(model, join(learning, frozen), batch)
-        return total, found["weight"]
-
-    return _Start(state, frozen, step, jax.jit(sums), join, lora)
-
-
-def _jitted(step: Callable, policy: str) -> Callable:
-    """The step with its state donated; both policies take the limit of the loss, which one leaves to the host."""
-    if policy == "skip":
-        return jax.jit(train_step.guarded(step), donate_argnums=0)
-    jitted = jax.jit(step, donate_argnums=0)
-    return lambda state, batch, frozen, limit: jitted(state, batch, frozen)
 
 
 def origin(examples: Sequence[batches.Example], settings: Any, total: int, seed: int) -> dict[str, Any]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from glore_jax.errors import InputError
+
+_MOMENTS = ("float32", "bfloat16")
 
 
 def make(settings: Any, total_steps: int) -> optax.GradientTransformation:
@@ -15,7 +18,7 @@ def make(settings: Any, total_steps: int) -> optax.GradientTransformation:
 
     Args:
       settings: `optimizer` (`adamw` or `muon`), `learning_rate`, `warmup` (share of the steps),
-        `weight_decay`, `clip` (of the global norm).
+        `weight_decay`, `clip` (of the global norm), `moments` (as what they are kept: `float32` or `bfloat16`).
       total_steps: length of the training.
     """
     warmup = max(1, round(settings.warmup * total_steps))
@@ -33,7 +36,25 @@ def make(settings: Any, total_steps: int) -> optax.GradientTransformation:
         )
     else:
         raise InputError(f"unknown optimizer {settings.optimizer!r}; there are adamw and muon")
-    return optax.chain(optax.clip_by_global_norm(settings.clip), update)
+    if settings.moments not in _MOMENTS:
+        raise InputError(f"unknown moments {settings.moments!r}; there are {' and '.join(_MOMENTS)}")
+    return optax.chain(optax.clip_by_global_norm(settings.clip), _kept_as(settings.moments, update))
+
+
+def _kept_as(dtype: str, update: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimizer, which computes in float32 and keeps its moments in another type between two steps."""
+
+    def cast(state: Any, to: str) -> Any:
+        return jax.tree.map(lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) and x.ndim else x, state)
+
+    def init(params: Any) -> Any:
+        return cast(update.init(params), dtype)
+
+    def step(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = update.update(updates, cast(state, "float32"), params)
+        return updates, cast(state, dtype)
+
+    return update if dtype == "float32" else optax.GradientTransformation(init, step)
 
 
 def _matrices(params: Any) -> Any:

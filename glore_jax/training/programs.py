@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import programs
 from glore_jax.parallel.placement import Placement
-from glore_jax.training import adaptation, batches, optimizer, train_step
+from glore_jax.training import adaptation, batches, beginning, optimizer, train_step
 
 
 def lower(
@@ -28,13 +29,10 @@ def lower(
       InputError: the rows do not divide by the devices, or the model cannot have the adapter that is asked for.
     """
     lora = adaptation.config_of(settings, params["decoder"])
-    join = functools.partial(adaptation.join, config=lora, marks=tuple(marks))
     split = functools.partial(adaptation.split, config=lora, marks=tuple(marks))
     learning, frozen = jax.eval_shape(split, params, rng=jax.random.key(0))
-    tx = optimizer.make(settings, total)
-    state = jax.eval_shape(lambda p: train_step.init(p, tx), learning)
-    step = jax.jit(train_step.make(model, loss, tx, join), donate_argnums=0)
-    batch = batches.shapes(settings.rows, settings.row_length)
-    args = programs.shapes(state, place.whole), programs.shapes(batch, place.at("batch"))
-    args = *args, programs.shapes(frozen, place.whole)
-    return step.lower(*args), programs.bytes_of(args)
+    laid = beginning.lay(model, (learning, frozen), loss, settings, total, place, lora, marks)
+    state = jax.eval_shape(lambda p: train_step.init(p, optimizer.make(settings, total)), learning)
+    batch = programs.shapes(batches.shapes(settings.rows, settings.row_length), place.at("batch", "positions"))
+    args = programs.shapes(state, laid.state), batch, programs.shapes(frozen, laid.frozen)
+    return laid.step.lower(*args, math.inf), programs.bytes_of(args)

@@ -20,7 +20,8 @@ from glore_jax.parallel.placement import Placement
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    return {"preset": "replicated", "rules": (), "data": 0, "fsdp": 0, "tensor": 0, "sequence": 0} | changes
+    sizes = {"data": 0, "fsdp": 0, "tensor": 0, "sequence": 0}
+    return {"preset": "replicated", "sampling": "", "rules": ()} | sizes | changes
 
 
 def pretended(preset: str, *sizes: int, added: tuple[str, ...] = ()) -> Placement:
@@ -107,7 +108,10 @@ def test_no_head_is_cut():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tensor": 2}, r"^sharding\.tensor=2: the preset replicated splits nothing over tensor, so 2 devices would"),
+        (
+            {"tensor": 2},
+            r"^sharding\.tensor=2: with sharding\.preset=replicated nothing is split over tensor, so 2 ",
+        ),
         ({"preset": "fsdp+tensor"}, r"^sharding\.preset='fsdp\+tensor': say how many devices tensor takes"),
         ({"preset": "fsdp", "fsdp": 3}, r"^sharding\.fsdp=3: 3 devices, and there are 2"),
         ({"preset": "none"}, r"^sharding\.preset='none': no such preset"),
@@ -116,6 +120,16 @@ def test_no_head_is_cut():
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         placement.make(settings(**changes))
+
+
+def test_sampling_may_have_a_preset_of_its_own():
+    asked = settings(preset="fsdp", sampling="replicated")
+    assert placement.make(asked).at("embed").spec == P("fsdp")
+    assert placement.make(asked, sampling=True).at("embed").spec == P()
+    assert placement.make(asked, sampling=True).at("batch").spec == P("fsdp")
+    assert placement.make(settings(preset="fsdp"), sampling=True) == placement.make(settings(preset="fsdp"))
+    with pytest.raises(InputError, match=r"sharding\.tensor=2: with sharding\.sampling=replicated nothing is split"):
+        placement.make(settings(preset="tensor", sampling="replicated"), sampling=True)
 
 
 @pytest.mark.parametrize("rows", [2, 4, 128])

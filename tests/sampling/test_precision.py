@@ -13,6 +13,7 @@ from glore_jax.errors import InputError
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.quantised import Int8
+from glore_jax.parallel import placement
 from glore_jax.sampling import decode, memory, precision
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.requests import Completion, Request, Source
@@ -121,7 +122,7 @@ def test_memory_counts_the_bits_and_their_scales():
     config = tiny.decoder_config()  # 2 layers, 2 key heads of 8 numbers; keys and values
     for cache, each in (("same", 8 * 4), ("int8", 8 + 4)):
         settings = tiny.sampling(cache=cache)
-        few, more = (memory.taken(config, settings, slots, 1) for slots in (4, 8))
+        few, more = (memory.taken(config, settings, 2 * slots, placement.make()) for slots in (4, 8))  # two devices
         assert few["sources"] == 2 * 12 * (2 * 2 * 2 * each)
         beside = (more["slots"] - few["slots"]) // 4 - (12 + 10) * (2 * 2 * 2 * each)
         assert 0 < beside < 200  # what is known of each slot

@@ -157,7 +157,7 @@ def test_the_command_prints_the_plan(monkeypatch: pytest.MonkeyPatch, capsys: py
     out = capsys.readouterr().out
     assert "parameters learn" not in out
     assert "problems: train 20, dev 32, test 32" in out
-    assert "memory of training on each device" in out
+    assert "memory on each device, activations aside" in out
     assert "rollouts: " in out
     assert cli.main(["check", f"--config={CONFIG}:smoke", "--config.refiner.train.lora.rank=1"]) == 0
     count = 4 * (2 * (64 + 128) + 2 * (64 + 64)) + 2 * 13 * 64  # of rank 1 on wq, wo, wk and wv; and thirteen marks

@@ -11,6 +11,7 @@ import optax
 import pytest
 import tiny
 
+from glore_jax.errors import InputError
 from glore_jax.training import optimizer
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -89,3 +90,21 @@ def test_muon_orthogonalises_the_layers_and_leaves_the_rest_to_adam():
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="unknown optimizer 'sgd'; there are adamw and muon"):
         optimizer.make(tiny.training(optimizer="sgd"), 10)
+
+
+@pytest.mark.parametrize(("name", "most"), [("adamw", 0.005), ("muon", 0.1)])
+def test_moments_may_be_kept_in_half_the_memory(name: str, most: float):
+    """They are rounded between two steps, by at most a part in 256; what Muon makes orthogonal is moved further."""
+    draw = np.random.default_rng(
+        0
+    ).normal  # of full rank: Muon blows up what is rounded of directions that are not there
+    gradients = jax.tree.map(lambda p: jnp.asarray(draw(size=p.shape), jnp.float32), toy_params())
+    tx = optimizer.make(tiny.training(optimizer=name, moments="bfloat16"), 10)
+    matrices = [x for x in jax.tree.leaves(tx.init(toy_params())) if x.ndim]
+    assert matrices and {x.dtype for x in matrices} == {np.dtype(jnp.bfloat16)}
+    half, whole = (first_update(name, gradients, moments=moments) for moments in ("bfloat16", "float32"))
+    apart = jax.tree.map(lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)), half, whole)
+    assert max(jax.tree.leaves(apart)) < most, apart
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(whole), strict=True))
+    with pytest.raises(InputError, match="unknown moments 'int8'; there are float32 and bfloat16"):
+        optimizer.make(tiny.training(moments="int8"), 10)

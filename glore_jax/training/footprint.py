@@ -1,0 +1,62 @@
+"""What a training takes on each device, counted on shapes before anything is made."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict
+
+from glore_jax.models import layout
+from glore_jax.models.decoder import Decoder
+from glore_jax.models.lora import LoraConfig
+from glore_jax.parallel import programs
+from glore_jax.parallel.placement import Placement
+from glore_jax.training import adaptation, optimizer, train_step
+
+_OF_A_TOKEN = 3 * 4 + 2 * 1 + 2 * 4  # bytes of a batch: see `batches.epochs`
+
+
+def footprint(
+    model: Decoder, params: Any, settings: Any, place: Placement, marks: Sequence[int] = (), name: str = "train"
+) -> dict[str, int]:
+    """Bytes on each device, by what they are for; activations but for the logits are not counted.
+
+    Args:
+      params: shapes of what the training starts from; as others of `loop.train`.
+      name: of the settings in the configuration, for errors.
+
+    Raises:
+      InputError: the model cannot be split so, or cannot have the adapter that is asked for.
+    """
+    lora = adaptation.config_of(settings, params["decoder"], name)
+    split = functools.partial(adaptation.split, config=lora, marks=tuple(marks))
+    learning, frozen = jax.eval_shape(split, params, rng=jax.random.key(0))
+    tx = optimizer.make(settings, 1)
+    state = jax.eval_shape(lambda params: train_step.init(params, tx), learning)
+    at = train_step.shardings(layout.named(model, learning), tx, place)
+    stays = _each(frozen, layout.shardings(model, frozen, place))
+    learns = _each(learning, at.params)
+    tokens = settings.rows * settings.row_length // (place.parts("batch") * place.parts("positions"))
+    parts = {"parameters": learns + stays, "gradients": learns}
+    parts["optimizer"] = _each(state.opt_state, at.opt_state)
+    parts["batch"] = tokens * _OF_A_TOKEN
+    parts["logits"] = tokens // settings.micro_batches * model.config.vocab_size // place.parts("vocab") * 4
+    if lora:
+        parts["merged layers"] = _merged(frozen["decoder"], layout.shardings(model, frozen, place), lora, model)
+    return parts
+
+
+def _each(tree: Any, at: Any) -> int:
+    return programs.bytes_of(programs.shapes(tree, at))
+
+
+def _merged(decoder: Any, at: Any, lora: LoraConfig, model: Decoder) -> int:
+    """Of the layers that an adapter changes, as they are computed with."""
+    itemsize = jax.numpy.dtype(model.config.dtype).itemsize
+    weights: dict[str, Any] = flatten_dict(decoder, sep="/")
+    places: dict[str, Any] = flatten_dict(at["decoder"], sep="/")
+    changed = {path: weight for path, weight in weights.items() if path.rsplit("/", 1)[-1] in lora.targets}
+    return sum(_each(w, places[path]) // w.dtype.itemsize for path, w in changed.items()) * itemsize

@@ -1,0 +1,174 @@
+"""A step of training is the same under every preset; `test_presets.py` runs this where there are eight devices.
+
+Sums of other orders differ in their last bits: the tolerances are on float32 numbers of about one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from jax.sharding import Mesh
+
+from glore_jax.models import decoder, value_head
+from glore_jax.models.decoder import Decoder
+from glore_jax.parallel import collectives, placement
+from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel.placement import Placement
+from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.requests import Request, Source
+from glore_jax.training import batches, beginning, losses
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+CONFIG = tiny.decoder_config(d_model=32, num_heads=8, num_kv_heads=4, head_dim=8, d_ff=64)
+PRESETS = {
+    "replicated": {"preset": "replicated"},
+    "fsdp": {"preset": "fsdp"},
+    "tensor": {"preset": "tensor", "tensor": 4},
+    "fsdp+tensor": {"preset": "fsdp+tensor", "fsdp": 2, "tensor": 2},
+    "sequence": {"preset": "fsdp", "fsdp": 2, "sequence": 2},
+}
+
+
+def placed(preset: str) -> Placement:
+    sizes = {"sampling": "", "rules": (), "data": 0, "fsdp": 0, "tensor": 0, "sequence": 0}
+    return placement.make(sizes | PRESETS[preset])
+
+
+def one_device() -> Placement:
+    return Placement(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), meshes.AXES))
+
+
+@functools.cache
+def start() -> Any:
+    params = decoder.init(Decoder(CONFIG), jax.random.key(0))
+    params = jax.tree.map(lambda x: np.asarray(3.0 * x if x.ndim > 1 else x), params)
+    return {"decoder": params, "value_head": jax.device_get(value_head.init(jax.random.key(1), CONFIG.d_model, True))}
+
+
+@functools.cache
+def batch(loss: str) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(40):
+        tokens = rng.integers(3, tiny.VOCAB, rng.integers(8, 24)).tolist()
+        if loss == "language":
+            made.append(batches.language_example(tokens[:4], tokens[4:]))
+        else:
+            made.append(batches.value_example(tokens[:3], tokens[3:], [2, 5], rng.integers(0, 2, 2).tolist()))
+    return next(batches.epochs(made, 32, 16, seed=0))
+
+
+LOSSES = {"language": losses.language, "value": functools.partial(losses.value, language=0.1)}
+
+
+def begun(loss: str, place: Placement, **changes: Any) -> beginning.Beginning:
+    params = start() if loss == "value" else {"decoder": start()["decoder"]}
+    settings = tiny.training(rows=16, row_length=32, learning_rate=0.1, warmup=0.0, **changes)
+    beginning.check("train", settings, place)
+    return beginning.begin(Decoder(CONFIG), params, LOSSES[loss], settings, 4, place, jax.random.key(0))
+
+
+def stepped(loss: str, place: Placement, **changes: Any) -> tuple[Any, Any]:
+    """The state and the metrics after a step."""
+    begin = begun(loss, place, **changes)
+    return begin.step(begin.state, place.put(batch(loss), "batch", "positions"), begin.frozen, np.inf)
+
+
+@functools.cache
+def alone(loss: str, optimizer: str = "adamw") -> tuple[Any, Any]:
+    """What one device computes."""
+    return jax.device_get(stepped(loss, one_device(), optimizer=optimizer))
+
+
+def gradients(state: Any) -> Any:
+    """After one step of AdamW: its first moment is a tenth of them (clipped)."""
+    moments = [s.mu for s in jax.tree.leaves(state.opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")]
+    return jax.tree.map(lambda mu: 10.0 * np.asarray(mu), moments[0])
+
+
+def assert_close(found: Any, expected: Any, rtol: float, atol: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), jax.device_get(found), expected)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_step_is_that_of_one_device(preset: str, loss: str):
+    place = placed(preset)
+    state, metrics = stepped(loss, place)
+    expected, figures = alone(loss)
+    assert_close(metrics, figures, rtol=1e-5, atol=1e-6)
+    assert_close(gradients(state), gradients(expected), rtol=1e-4, atol=1e-6)  # their norm is 1
+    # Adam makes a step of the sign of the smallest gradient: where that is as good as zero it may be either.
+    sure = jax.tree.map(lambda g: (np.abs(g) > 1e-6) | (g == 0), gradients(expected))
+    moved = jax.tree.map(lambda a, b, ok: np.where(ok, a - b, 0.0), jax.device_get(state.params), expected.params, sure)
+    assert max(np.abs(x).max() for x in jax.tree.leaves(moved)) < 1e-4  # of steps of 0.1
+
+
+@pytest.mark.parametrize("preset", ["fsdp", "fsdp+tensor"])
+def test_muon_is_right_on_matrices_in_parts(preset: str):
+    state, _ = stepped("language", placed(preset), optimizer="muon")
+    expected, _ = alone("language", "muon")
+    assert_close(state.params, expected.params, rtol=1e-3, atol=1e-4)  # of steps of 0.1
+
+
+def test_micro_batches_make_the_step_of_the_whole_batch():
+    """Though their weights differ: a mean of means would not be the mean."""
+    parts = batch("value")["weights"].reshape(4, 4, -1).sum(axis=(1, 2))
+    assert len(set(parts.tolist())) > 1
+    state, metrics = stepped("value", placed("fsdp+tensor"), micro_batches=4)
+    expected, figures = alone("value")
+    assert_close(metrics, figures, rtol=1e-5, atol=1e-6)
+    assert_close(gradients(state), gradients(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_a_state_is_made_in_parts():
+    begin = begun("language", placed("fsdp+tensor"))
+    layer = begin.state.params["decoder"]["mlp_0"]["gate"]
+    moments = [
+        s for s in jax.tree.leaves(begin.state.opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
+    ]
+    for part in (layer, *(moment["decoder"]["mlp_0"]["gate"] for moment in (moments[0].mu, moments[0].nu))):
+        assert part.shape == (32, 64)
+        assert {shard.data.shape for shard in part.addressable_shards} == {(16, 32)}
+
+
+@pytest.mark.parametrize(
+    ("preset", "kinds", "most"),
+    [
+        ("replicated", {"all-reduce"}, 0),
+        ("fsdp", {"all-gather", "all-reduce"}, 1.0),  # every matrix once, and what is kept of it serves the way back
+        ("tensor", {"all-gather", "all-reduce"}, 0.1),  # maxima of parts of the logits, no weights
+        ("fsdp+tensor", {"all-gather", "all-reduce"}, 0.6),  # every matrix once, of which a device wants half
+    ],
+)
+def test_no_more_is_gathered_than_the_preset_calls_for(preset: str, kinds: set[str], most: float):
+    place = placed(preset)
+    begin = begun("language", place)
+    step: Any = begin.step
+    lowered = step.lower(begin.state, place.put(batch("language"), "batch", "positions"), begin.frozen, np.inf)
+    moved = collectives.read(lowered.compile().as_text())
+    model = sum(x.nbytes for x in jax.tree.leaves(begin.state.params))
+    assert set(moved.bytes) == kinds
+    assert moved.bytes.get("all-gather", 0) <= most * model
+
+
+def sampled(place: Placement) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(3)
+    sources = [Source(rng.integers(3, tiny.VOCAB, size).tolist()) for size in (3, 8, 5, 12, 1, 7)]
+    requests = [Request(f"{n}/{k}", s, len(s.tokens), 1.0) for n, s in enumerate(sources) for k in range(4)]
+    settings = tiny.sampling(slots=16, sources=8, buckets=(12,))
+    engine = Engine(Decoder(CONFIG), start()["decoder"], settings, tiny.EOS, tiny.PAD, placement=place)
+    return [completion.tokens for completion in engine.generate(requests, jax.random.key(7))]
+
+
+def test_sampling_gives_the_same_tokens_under_every_preset():
+    expected = sampled(one_device())
+    assert len({len(tokens) for tokens in expected}) > 3
+    for preset in ("replicated", "fsdp", "tensor", "fsdp+tensor"):
+        assert sampled(placed(preset)) == expected, preset
