@@ -74,7 +74,7 @@ def report(dirs: list[Path], output: Path | None = None) -> None:
 def recipe() -> types.ModuleType:
     """A stand-in for `glore_jax.stages`."""
     module = types.ModuleType("glore_jax.stages")
-    checks = {"check_settings": lambda config: None}
+    checks = dict.fromkeys(("check_settings", "announce"), lambda config: None)
     for name, value in {"of": lambda config: STAGES, "print_report": print_report, "report": report, **checks}.items():
         setattr(module, name, value)
     return module
