@@ -127,9 +127,9 @@ def labels(context: StageContext) -> dict[str, Any]:
     if not hosts.lead():
         return counts
     made = step_labels.label(context, chosen)
-    rollouts = RolloutParts(context.folder, context.check)
-    texts = (rollout.text for mine in rollouts.values() for rollout in mine)
-    unanswered = sum(answers.final_answer(text) is None for text in texts)
+    with RolloutParts(context.folder).shown(context, "answers") as rollouts:
+        texts = (rollout.text for mine in rollouts.values() for rollout in mine)
+        unanswered = sum(answers.final_answer(text) is None for text in texts)
     if unanswered and unanswered == rollouts.count:
         raise InputError(
             f"none of {unanswered:,} rollouts ends with '{answers.MARKER} ANSWER', so none can be right: teach the "
@@ -164,8 +164,8 @@ def export(context: StageContext) -> dict[str, Any]:
     first = _representatives(found)
     by_name = {e.trace_id: e.labels for e in files.read_table(context.input("labels") / "labels.parquet", StepLabels)}
     sizes = {trace.id: trace.num_steps for trace in found}
-    rollouts = RolloutParts(context.input("labels"))
-    counted = {name: _counted(sizes[name], mine) for name, mine in rollouts.items()}  # duplicates lie in any part
+    with RolloutParts(context.input("labels")).shown(context, "counts") as rollouts:
+        counted = {name: _counted(sizes[name], mine) for name, mine in rollouts.items()}  # duplicates lie in any part
     written: dict[str, list[dict[str, Any]]] = {"labels": [], "math_shepherd": [], "trl": []}
     for row, trace in zip(rows, found, strict=True):
         name = first[trace.id].id

@@ -53,9 +53,8 @@ def local_refiner(context: StageContext) -> dict[str, Any]:
     folder = context.input("labels")
     chosen = files.read_table(folder / "traces.parquet", Solution)
     labels = files.read_table(folder / "labels.parquet", StepLabels)
-    pairs = refiners.local_pairs(
-        chosen, labels, RolloutParts(folder), _traces(context), context.config.refiner.local_pairs
-    )
+    with RolloutParts(folder).shown(context, "pairs") as rollouts:
+        pairs = refiners.local_pairs(chosen, labels, rollouts, _traces(context), context.config.refiner.local_pairs)
     return _train_refiner(context, pairs)
 
 

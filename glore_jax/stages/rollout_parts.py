@@ -6,11 +6,13 @@ alone.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from glore_jax import files
+from glore_jax.pipeline import StageContext
 from glore_jax.records import Rollout, Solution
 
 TRACES_A_PART = 250  # at most
@@ -35,14 +37,13 @@ class RolloutParts(Mapping[str, Sequence[Rollout]]):
 
     Args:
       folder: of the stage.
-      check: called before a part is read; raises where the run was asked to stop.
 
     Attributes:
       count: of all rollouts.
     """
 
-    def __init__(self, folder: Path, check: Callable[[], None] = lambda: None):
-        self.count, self._check = 0, check
+    def __init__(self, folder: Path):
+        self.count, self._advance = 0, lambda rollouts: None
         self._part: dict[str, Path] = {}  # by trace
         self._at, self._held = Path(), dict[str, list[Rollout]]()
         for path in sorted((folder / "rollouts").glob("part-*.parquet")):
@@ -50,12 +51,20 @@ class RolloutParts(Mapping[str, Sequence[Rollout]]):
             self.count += sum(sizes.values())
             self._part |= dict.fromkeys(sizes, path)
 
+    @contextlib.contextmanager
+    def shown(self, context: StageContext, purpose: str) -> Iterator[RolloutParts]:
+        """For one pass over all rollouts: a bar counts those that are read, and a run that is to stop stops here."""
+        with context.progress(self.count, "rollouts", purpose) as bar:
+            self._advance = bar.advance
+            yield self
+
     def __getitem__(self, trace_id: str) -> Sequence[Rollout]:
         path = self._part[trace_id]
         if path != self._at:
-            self._check()
             self._held = {}  # before the next one comes
-            self._at, self._held = path, _by_trace(files.read_table(path, Rollout))
+            rollouts = files.read_table(path, Rollout)
+            self._at, self._held = path, _by_trace(rollouts)
+            self._advance(len(rollouts))
         return self._held[trace_id]
 
     def __iter__(self) -> Iterator[str]:

@@ -74,8 +74,8 @@ def labels(context: StageContext) -> dict[str, Any]:
 def label(context: StageContext, traces: Sequence[Solution]) -> list[StepLabels]:
     """Labels of some traces from their rollouts, before the balance."""
     settings = context.config.labels
-    rollouts = RolloutParts(context.folder, context.check)
-    return labelling.make(traces, rollouts, settings.consistency, settings.propagation)
+    with RolloutParts(context.folder).shown(context, "labels of steps") as rollouts:
+        return labelling.make(traces, rollouts, settings.consistency, settings.propagation)
 
 
 def finish(
@@ -91,11 +91,10 @@ def finish(
     files.write_table(context.folder / "traces.parquet", traces, Solution)
     files.write_table(context.folder / "labels.parquet", made, StepLabels)
     files.write_table(context.folder / "balanced.parquet", balanced, StepLabels)
-    rollouts = RolloutParts(context.folder, context.check)
-    variants = _variants(traces, rollouts, made, settings.search == "all", context.seed)
-    audit = audit_of(variants, balanced, false)
+    audit = audit_of(_variants(context, traces, made), balanced, false)
     if settings.search != "first":  # else nobody knows how many of K would have mended a prefix
-        audit["noise"] = label_noise.of(traces, rollouts, settings.consistency, settings.rollouts)
+        with RolloutParts(context.folder).shown(context, "noise of labels") as rollouts:
+            audit["noise"] = label_noise.of(traces, rollouts, settings.consistency, settings.rollouts)
     files.write_json(context.folder / "audit.json", audit)
     return [x for entry in balanced for x in entry.labels if x >= 0], audit
 
@@ -171,23 +170,19 @@ _STEPS = {
 
 
 def _variants(
-    traces: Sequence[Solution],
-    rollouts: Mapping[str, Sequence[Rollout]],
-    made: Sequence[StepLabels],
-    everywhere: bool,
-    seed: int,
+    context: StageContext, traces: Sequence[Solution], made: Sequence[StepLabels]
 ) -> Mapping[str, Sequence[StepLabels]]:
     """Labels after each post-processing step and without some of them, by name.
 
     Args:
       made: the run's own labels, before the balance.
-      everywhere: whether every prefix was rolled out. A search has only what the run's own labels need.
     """
-    wrong = {t.id for t in traces if not t.right}
-    if not everywhere:
+    wrong, seed = {t.id for t in traces if not t.right}, context.seed
+    if context.config.labels.search != "all":  # a search has only what the run's own labels need
         own = {"+ propagation": made, "+ balance (what the SORM is trained on)": labelling.balance(made, seed)}
         return own | {"all steps, wrong traces only": [e for e in made if e.trace_id in wrong]}
-    raw = labelling.read(traces, rollouts, labelling.READINGS)
+    with RolloutParts(context.folder).shown(context, "other labels, to compare") as rollouts:
+        raw = labelling.read(traces, rollouts, labelling.READINGS)
     propagated, alone, strict = (labelling.propagated(raw[reading]) for reading in ("each", "off", "strict"))
     return {
         "raw any-of-K": raw["off"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,13 +103,37 @@ def test_a_damaged_part_is_named(tmp_path: Path):
         RolloutParts(tmp_path)
 
 
-def test_reading_can_be_stopped(simulated: tuple[Path, list[int]]):
-    def stop() -> None:
-        raise KeyboardInterrupt
+class Watched:
+    """A stage whose bar is a list of what it was told."""
 
-    parts = RolloutParts(simulated[0], stop)
-    with pytest.raises(KeyboardInterrupt):
-        parts[next(iter(parts))]
+    def __init__(self, most: float):
+        self.most, self.told = most, list[int]()
+
+    @contextlib.contextmanager
+    def progress(self, total: int, unit: str, label: str) -> Iterator[Any]:
+        self.total, self.label = total, label
+        yield self
+
+    def advance(self, count: int) -> None:
+        self.told.append(count)
+        if len(self.told) > self.most:
+            raise KeyboardInterrupt
+
+
+def test_a_pass_over_all_is_shown(simulated: tuple[Path, list[int]]):
+    watched = Watched(most=math.inf)
+    with RolloutParts(simulated[0]).shown(watched, "answers") as parts:  # pyright: ignore[reportArgumentType]
+        rollouts = sum(map(len, parts.values()))
+    assert watched.label == "answers" and len(watched.told) >= 10
+    assert sum(watched.told) == watched.total == rollouts
+
+
+def test_reading_can_be_stopped(simulated: tuple[Path, list[int]]):
+    watched = Watched(most=2)
+    shown = RolloutParts(simulated[0]).shown(watched, "answers")  # pyright: ignore[reportArgumentType]
+    with shown as parts, pytest.raises(KeyboardInterrupt):
+        list(parts.values())
+    assert len(watched.told) == 3
 
 
 def test_without_rollouts_there_is_nothing(tmp_path: Path):
