@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from glore_jax.errors import InputError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(jnp.bfloat16)}
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+AS_TORCH = {"format": "pt"}  # what transformers asks for: axes as torch has them
 NOT_FINITE = "has NaNs or infinities"  # what is said of a tensor, behind its name
 _BLOCK = 64 << 20  # bytes that are read at a time
 Advance = Callable[[int], None]  # is told how many tensors are done, as a progress bar wants it
@@ -176,10 +177,15 @@ class Source:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write(path: Path, sources: Sequence[Source], advance: Advance = lambda count: None) -> None:
+def write(
+    path: Path,
+    sources: Sequence[Source],
+    advance: Advance = lambda count: None,
+    metadata: Mapping[str, str] = AS_TORCH,
+) -> None:
     """Writes one file, a tensor at a time; `advance` is called after each."""
     kinds = {dtype: name for name, dtype in DTYPES.items()}
-    head: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # what transformers asks for: axes as torch has them
+    head: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for source in sources:
         begin, end = end, end + source.bytes
@@ -193,10 +199,10 @@ def write(path: Path, sources: Sequence[Source], advance: Advance = lambda count
     with files.replacing(path) as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for source in sources:
-            array = np.ascontiguousarray(source.array())
+            array = source.array()
             if array.shape != source.shape or array.dtype != source.dtype:
                 raise ValueError(f"{source.name} is {array.dtype}{array.shape}, not {source.dtype}{source.shape}")
-            file.write(array.reshape(-1).view(np.uint8).data)
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             advance(1)
 
 

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from glore_jax import files
 from glore_jax.errors import InputError
 from glore_jax.goodput import Clock
@@ -36,10 +34,8 @@ SPLITS = ("train", "dev", "test")
 
 
 def write_model(folder: Path, params: Any, config: DecoderConfig, dtype: str = "float32") -> None:
-    """Of what is written here every process has all, and the lead's is taken."""
-    params = hosts.whole(params)
-    if hosts.lead():
-        checkpoints.save_model(folder / MODEL, params, dataclasses.asdict(config), dtype)
+    """Every process of a job hands in the same, or its part of what is split; the lead writes. So with all below."""
+    checkpoints.save_model(folder / MODEL, params, dataclasses.asdict(config), dtype)
 
 
 def write_table(path: Path, rows: Sequence[Any], cls: type) -> None:
@@ -189,8 +185,8 @@ def watched(context: StageContext, name: str) -> Telemetry:
 
 def write_trained(folder: Path, trained: loop.Trained, config: DecoderConfig) -> None:
     """The model and its curve; an adapter, which is merged into the model, also by itself where PEFT can read it."""
-    params, adapter = hosts.whole((trained.params, trained.adapter))
-    write_model(folder, jax.device_get(params), config)
+    write_model(folder, trained.params, config)
+    adapter = hosts.whole(trained.adapter)
     write_json(folder / CURVE, trained.curve)
     if not hosts.lead():
         return

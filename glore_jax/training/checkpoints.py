@@ -12,17 +12,32 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from glore_jax import files
 from glore_jax.errors import InputError
 from glore_jax.models import tensors
+from glore_jax.models.tensors import Source
+from glore_jax.parallel import hosts
 
 
 def save_model(path: Path, params: Any, config: dict[str, Any], dtype: str = "float32") -> None:
-    """Writes a parameter tree and its model's configuration as one safetensors file."""
-    from safetensors.flax import save
+    """Writes a parameter tree and its model's configuration as one safetensors file.
 
-    flat = {name: jax.numpy.asarray(value, dtype) for name, value in flatten_dict(params, sep="/").items()}
-    files.write_bytes(path, save(flat, metadata={"config": json.dumps(config)}))
+    Every process of a job calls it, and the lead writes. Of parameters that are split over processes one at a time is
+    whole, so that a host need not have room for the model.
+    """
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    kept = np.dtype(dtype)
+
+    def source(name: str) -> Source:
+        return Source(
+            name, kept, flat[name].shape, lambda: np.asarray(hosts.whole(flat[name])).astype(kept, copy=False)
+        )
+
+    sources = [source(name) for name in sorted(flat)]
+    if hosts.lead():
+        tensors.write(path, sources, metadata={"config": json.dumps(config)})
+        return
+    for each in sources:
+        each.array()
 
 
 def load_model(path: Path, dtype: Any = np.float32) -> tuple[Any, dict[str, Any]]:
