@@ -149,14 +149,14 @@ class Placement:
 def lay(tree: Any, shardings: Any) -> Any:
     """Arrays that every process of a job has whole, each put on those devices of its sharding that are its own.
 
-    What lies there already stays.
+    Arrays that lie in parts on the devices of all processes are split anew; what lies right already stays.
     """
     if all(sharding.is_fully_addressable for sharding in jax.tree.leaves(shardings)):
         return jax.device_put(tree, shardings)
 
     def put(x: Any, sharding: NamedSharding) -> jax.Array:
-        if isinstance(x, jax.Array) and x.sharding == sharding:
-            return x
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return jax.device_put(x, sharding)
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
     return jax.tree.map(put, tree, shardings)

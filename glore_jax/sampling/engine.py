@@ -74,7 +74,7 @@ class Engine:
         self.together = self.placement.mesh.is_multi_process
         self.placement.check_rows("sampling.sources", settings.sources)
         self.model = Decoder(dataclasses.replace(model.config, dtype=settings.dtype), self.placement)
-        kept = precision.kept(hosts.whole(params), settings)
+        kept = precision.kept(params if self.together else hosts.whole(params), settings)
         self.params = placements.lay(kept, precision.shardings(self.model, kept, self.placement))
         self.slots = memory.slots(self.model.config, settings, self.placement)  # fewer, once a device ran out of memory
 

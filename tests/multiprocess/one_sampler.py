@@ -11,16 +11,21 @@ from pathlib import Path
 import jax
 import tiny
 
+from glore_jax.models import layout
 from glore_jax.parallel import hosts, placement
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.requests import Request, Source
 from glore_jax.training import checkpoints
 
-TENSOR = {"preset": "tensor", "rules": (), "data": 1, "fsdp": 1, "tensor": 2, "sequence": 1}
+ALONE = {"rules": (), "sampling": "", "data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
+TENSOR, FSDP = (ALONE | {"preset": name, name: 2} for name in ("tensor", "fsdp"))
 
 
-def made(place: placement.Placement) -> Engine:
+def made(place: placement.Placement, trained: placement.Placement | None = None) -> Engine:
+    """An engine; with `trained`, of parameters that lie as those of a training."""
     model, params = tiny.random_decoder()
+    if trained is not None:
+        params = placement.lay(params, layout.shardings(model, {"decoder": params}, trained)["decoder"])
     return Engine(model, params, tiny.sampling(), tiny.EOS, tiny.PAD, placement=place)
 
 
@@ -36,7 +41,7 @@ def run(path: Path, index: int, count: int) -> None:
         each, together = placement.make(), placement.make(TENSOR)
         assert not each.of_process().mesh.is_multi_process
         assert together.of_process().mesh.is_multi_process == (count > 1)
-        engine = made(together)
+        engine = made(together, placement.make(FSDP))
         up = engine.params["mlp_0"]["up"]
         assert up.is_fully_addressable == (count == 1) and up.addressable_data(0).size * 2 == up.size
         checkpoints.save_model(path, engine.params, {})
