@@ -6,10 +6,13 @@ python benchmarks/sampling.py runs/arithmetic --large    a random Llama of 134 m
 The student's answers end by themselves, after 20 to 288 tokens. The random model hardly ever ends, so its answers have
 limits drawn from 8 to 128; transformers has one limit for a batch, and of its tokens those within each one's count.
 
-Needs the extra `parity`. Prints JSON: tokens a second of either side (median of three, compiled and warm), of
-transformers for each batch size and, on 32 prompts, in its continuous-batching mode; their ratio at its best; and the
-share of the machine's matrix products (measured in the same run) that the sampler's arithmetic comes to. Ten minutes on
-two cores either way.
+Needs the extra `parity`. Prints JSON: tokens a second of either side (the median, compiled and warm), of
+transformers for each batch size and, on 32 prompts, in its continuous-batching mode; their ratio at its best; what
+share that is of the machine's rates, measured in the same run: of its matrix products the sampler's arithmetic, and of
+reading memory the weights and the keys and values that its decoding steps read (which may lie in a cache, so the share
+can be above 1). Ten minutes on two cores either way; a part of it with `--batches`:
+
+python benchmarks/sampling.py runs/arithmetic --batches 256 --streamed 0 --repeats 1      a minute and a half
 """
 
 from __future__ import annotations
@@ -31,15 +34,15 @@ from peer import Peer
 from glore_jax import cli, files, workfolder
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.parallel import placement as placements
 from glore_jax.records import Problem
+from glore_jax.sampling import decode
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.requests import Request, Source
 from glore_jax.stages import artifacts
 from glore_jax.text import formats, pretrained
 
 LARGE = DecoderConfig(32_000, d_model=768, num_layers=12, num_heads=12, num_kv_heads=12, head_dim=64, d_ff=2048)
-REPEATS = 3
-STREAMED = 32  # prompts of the continuous-batching mode, which takes long
 
 Given = tuple[Decoder, Any, list[list[int]], list[int], Any, tuple[int, int]]
 
@@ -68,10 +71,10 @@ def large(prompts: int) -> Given:
     return model, decoder.init(model, jax.random.key(0)), sources, limits, settings, (2, 0)
 
 
-def rate(run: Callable[[int], int]) -> float:
+def rate(run: Callable[[int], int], repeats: int) -> float:
     """Tokens a second, the median of several; `run(seed)` returns tokens."""
     found = []
-    for seed in range(1, REPEATS + 1):
+    for seed in range(1, repeats + 1):
         start = time.perf_counter()
         found.append(run(seed) / (time.perf_counter() - start))
     return statistics.median(found)
@@ -90,17 +93,46 @@ def matmul_rate(size: int = 2048) -> float:
     return 2 * size**3 / best
 
 
+def reading_rate(size: int = 2**26) -> float:
+    """Bytes a second that all devices together read from memory, the best of several."""
+    x = jax.device_put(jnp.ones((jax.device_count(), size)), placements.make().at("batch"))
+    total = jax.jit(lambda a: a.reshape(len(a), -1, 64).max(axis=1))  # of 64 columns, so that it is vectorized
+    total(x).block_until_ready()
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        total(x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return x.nbytes / best
+
+
+class Reading:
+    """Counts what decoding steps read: the weights, on each device, and all columns of the cache."""
+
+    def __init__(self) -> None:
+        self.bytes, self._chunk = 0, decode.decode_chunk
+
+    def __call__(self, model: Decoder, shapes: decode.Shapes, params: Any, slots: decode.Slots, key: jax.Array) -> Any:
+        weights, cache = (sum(x.nbytes for x in jax.tree.leaves(tree)) for tree in (params, slots.cache))
+        self.bytes += shapes.chunk * (jax.device_count() * weights + cache)
+        return self._chunk(model, shapes, params, slots, key)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path, help="a finished run")
     parser.add_argument("--large", action="store_true", help="134 million parameters, random")
     parser.add_argument("--prompts", type=int, default=0, help="1,024, or 128 with --large")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="*", help="of transformers: 64 128 256, or 16 64 with --large")
+    parser.add_argument("--streamed", type=int, default=32, help="prompts of its continuous batching, which takes long")
     options = parser.parse_args()
     cli.prepare_jax(ConfigDict({"devices": 2}))
     count = options.prompts or (128 if options.large else 1024)
     given = large(count) if options.large else student(options.workdir, count)
     model, params, sources, limits, settings, (eos, pad) = given
     engine = Engine(model, params, settings, eos, pad)
+    decode.decode_chunk = reading = Reading()
     requests = [
         Request(str(i), Source(s), len(s), 1.0, n) for i, (s, n) in enumerate(zip(sources, limits, strict=True))
     ]
@@ -124,20 +156,26 @@ def main() -> None:
         return run
 
     ours(0)  # compiles
+    reading.bytes, start = 0, time.perf_counter()
+    found = {"glore_jax": rate(ours, options.repeats)}
+    read = reading.bytes / (time.perf_counter() - start)
     peer.sample(sources[:2], [len(s) for s in sources[:2]], 1, 8)
-    batches = [size for size in ((16, 64) if options.large else (64, 128, 256)) if size <= count]
-    found = {"glore_jax": rate(ours)} | {f"transformers, batch {size}": rate(theirs(size)) for size in batches}
-    few, most = sources[:STREAMED], max(limits)
-    try:
-        found["transformers, continuous batching"] = rate(lambda seed: peer.stream(few, most))
-    except Exception as error:  # whatever it lacks on this machine is a finding, not a failure of this benchmark
-        print(json.dumps({"transformers, continuous batching": f"{type(error).__name__}: {error}"[:300]}))
-    best = max(value for name, value in found.items() if name != "glore_jax")
+    batches = ((16, 64) if options.large else (64, 128, 256)) if options.batches is None else options.batches
+    found |= {f"transformers, batch {size}": rate(theirs(size), options.repeats) for size in batches if size <= count}
+    if options.streamed:
+        try:
+            few, most = sources[: options.streamed], max(limits)
+            found["transformers, continuous batching"] = rate(lambda seed: peer.stream(few, most), options.repeats)
+        except Exception as error:  # whatever it lacks on this machine is a finding, not a failure of this benchmark
+            print(json.dumps({"transformers, continuous batching": f"{type(error).__name__}: {error}"[:300]}))
+    best = max((value for name, value in found.items() if name != "glore_jax"), default=float("nan"))
     parameters = sum(x.size for x in jax.tree.leaves(params)) - model.config.vocab_size * model.config.d_model
-    reached = 2 * parameters * found["glore_jax"] / matmul_rate()
+    multiplied = 2 * parameters * found["glore_jax"]
     rates = {name: round(value) for name, value in found.items()}
     print(json.dumps({"tokens_per_second": rates, "ratio": round(found["glore_jax"] / best, 2)}))
-    print(json.dumps({"parameters_multiplied": parameters, "share_of_matmul_rate": round(reached, 3)}))
+    machine = {"matmul_flops": round(matmul_rate()), "reading_bytes": round(reading_rate())}
+    shares = {"of_matmul": multiplied / machine["matmul_flops"], "of_reading": read / machine["reading_bytes"]}
+    print(json.dumps({"machine_per_second": machine, "share": {name: round(x, 3) for name, x in shares.items()}}))
 
 
 if __name__ == "__main__":
