@@ -1,10 +1,11 @@
 """What sampling from Llama 2 7B and 13B takes on TPUs, from the TPU compiler alone; no TPU is needed.
 
 python benchmarks/decode_tpu_compile.py
-python benchmarks/decode_tpu_compile.py --models=gsm8k_llama2_7b --topologies=v5e-8 --layouts row-major compiler
+python benchmarks/decode_tpu_compile.py --models=gsm8k_llama2_7b --topologies=v5e-8 --widths 8
 
-Needs the extra `tpu-compile`. The four programs of `glore_jax/sampling/decode.py` are compiled ahead of time for a
-described machine, with weights and cache in bfloat16, all layers, and a bucket of 512 prompt and 512 new tokens:
+Needs the extra `tpu-compile`. The four programs of the engine (`glore_jax/sampling/layouts.py`) are compiled ahead of
+time for a described machine, with weights and cache in bfloat16, all layers, and a bucket of 512 prompt and 512 new
+tokens:
 
 v5e-8    8 chips (2x4) of 16 GiB
 v5e-16   16 chips (4x4)
@@ -19,8 +20,6 @@ One to ten minutes for each model, machine and width, on two cores.
 
 --widths: slots that continue one source and keep its prefix once: 1, as drafts do, or 8, as rollouts of one draft.
 --weights, --cache: in how many bits weights, and keys and values, are kept: `same`, bfloat16, or `int8`.
---layouts: how the cache lies in memory between two chunks: `row-major`, as JAX does where nobody says otherwise, or
-`compiler`, as decoding would have it.
 """
 
 from __future__ import annotations
@@ -28,37 +27,30 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import inspect
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental.layout import Format, Layout
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from glore_jax.models import quantised
+from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder, DecoderConfig
-from glore_jax.models.visibility import Visibility
-from glore_jax.parallel import programs as compiled_programs
-from glore_jax.parallel import rules, topologies
-from glore_jax.parallel.placement import Placement
+from glore_jax.parallel import placement, topologies
+from glore_jax.parallel import programs as compiling
 from glore_jax.parallel.programs import TooLarge
 from glore_jax.parallel.topologies import CHIPS, GIB
 from glore_jax.progress import say, size
-from glore_jax.sampling import decode, kv_cache, precision
+from glore_jax.sampling import decode, layouts, programs
 
 BUCKET, NEW, SOURCES, CHUNK = 512, 512, 8, 16
-LAYOUTS = "row-major", "compiler"
 BITS = "same", "int8"
 WIDTHS = 1, 8
+SPLIT = {"preset": "tensor", "sampling": "", "rules": (), "fsdp": 1, "sequence": 1}
 MODELS = {
     "gsm8k_llama2_7b": DecoderConfig(32_000, 4096, 32, 32, 32, 128, 11_008, dtype="bfloat16"),
     "gsm8k_llama2_13b": DecoderConfig(32_000, 5120, 40, 40, 40, 128, 13_824, dtype="bfloat16"),
@@ -88,36 +80,6 @@ MACHINES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A function of arrays, and what is known of these before there are any.
-
-    Attributes:
-      args: shapes.
-      formats: where each of the arguments lies, and for some in which layout; as `args`.
-      results: the same of what it returns.
-      donated: arguments whose memory the results take.
-    """
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    formats: tuple[Any, ...]
-    results: Any
-    donated: tuple[int, ...] = ()
-
-    def compile(self) -> Any:
-        """Raises: TooLarge."""
-        donated: Any = self.donated
-        jitted = jax.jit(self.function, in_shardings=self.formats, out_shardings=self.results, donate_argnums=donated)
-        return compiled_programs.compile(jitted.lower(*self.args))
-
-
-def mesh_of(machine: Machine) -> Mesh:
-    """Devices in the order of libtpu, in which neighbours come together; how near they are changes no byte."""
-    devices = topologies.devices(topologies.parse(machine.topology))
-    return Mesh(np.array(devices).reshape(machine.mesh), ("data", "tensor"))
-
-
 class Sampler:
     """The programs that sample from one model on one machine, in any number of slots.
 
@@ -133,107 +95,76 @@ class Sampler:
         weights: str = "same",
         cache: str = "same",
     ):
-        self.model, self.machine, self.mesh = Decoder(config), machine, mesh_of(machine)
-        self.cache = cache
-        self.prefix_columns, self.ring = prefix_columns, ring
-        tokens = jnp.zeros((1, 8), jnp.int32)
-        boxed = jax.eval_shape(self.model.init, jax.random.key(0), tokens, tokens, Visibility(tokens))["params"]
-        shapes = nn.meta.unbox(boxed)
-        settings = SimpleNamespace(dtype=config.dtype, weights=weights)
-        self.params = jax.eval_shape(lambda tree: precision.kept(tree, settings), shapes)
-        self.params_at = quantised.placed(self.params, Placement(self.mesh, rules.PRESETS["tensor"]).of_params(boxed))
-        self.prefilled = jax.eval_shape(lambda: kv_cache.zeros(config, SOURCES, prefix_columns, cache))
-        self.prefilled_at = self._at(None, "tensor")  # every group may take any source
-
-    def _at(self, *axes: str | None) -> NamedSharding:
-        return NamedSharding(self.mesh, P(*axes))
+        self.machine, self.cache, self.prefix_columns, self.ring = machine, cache, prefix_columns, ring
+        settings = SPLIT | dict(zip(("data", "tensor"), machine.mesh, strict=True))
+        self.place = placement.make(settings, topologies.devices(topologies.parse(machine.topology)))
+        self.model = Decoder(config, self.place)
+        read = nn.meta.unbox(decoder.shapes(Decoder(config)))
+        kept = SimpleNamespace(dtype=config.dtype, weights=weights)
+        self.params = programs.params(self.model, read, kept, self.place)
 
     def shapes(self, slots: int, width: int) -> decode.Shapes:
         return decode.Shapes(slots, width, SOURCES, self.prefix_columns, self.ring, CHUNK, 2, 0, self.cache)
 
-    def slots(self, shapes: decode.Shapes) -> tuple[decode.Slots, decode.Slots]:
-        """Shapes of the slots, and where they lie: keys and values by slot (or group) and head, all else by slot."""
-        slots = jax.eval_shape(lambda: decode.empty(self.model.config, shapes))
-        axes = {0: (), 3: ("data", "tensor"), 4: ("data", "tensor")}
-        return slots, jax.tree.map(lambda x: self._at(*axes.get(x.ndim, ("data",))), slots)
+    @functools.cached_property
+    def prefilled(self) -> Any:
+        return programs.prefilled(self.model, self.shapes(1, 1), self.place)
 
-    def decode_chunk(self, shapes: decode.Shapes, layout: str) -> Program:
-        slots, slots_at = self.slots(shapes)
-        if layout == "compiler":
-            slots_at = jax.tree.map(lambda x, at: Format(Layout.AUTO, at) if x.ndim > 2 else at, slots, slots_at)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        function = functools.partial(inspect.unwrap(decode.decode_chunk), self.model, shapes)
-        return Program(function, (self.params, slots, key), (self.params_at, slots_at, self._at()), slots_at, (1,))
+    @functools.cached_property
+    def prefilling(self) -> jax.stages.Compiled:
+        """The compiled `prefill`, the same for any number of slots."""
+        return compiling.compile(programs.prefill(self.model, self.shapes(1, 1), self.params, self.place))
 
-    def bind(self, shapes: decode.Shapes, slots_at: decode.Slots) -> Program:
-        """`slots_at`: as decoding has them."""
-        slots, _ = self.slots(shapes)
-        source, fill = (jax.ShapeDtypeStruct((shapes.slots // shapes.width,), kind) for kind in (jnp.int32, bool))
-        formats = slots_at, self.prefilled_at, *[self._at("data")] * 2
-        return Program(inspect.unwrap(decode.bind), (slots, self.prefilled, source, fill), formats, slots_at, (0,))
+    def bytes(self, shapes: decode.Shapes) -> int:
+        """Of the slots, on each device."""
+        return compiling.bytes_of(programs.slots(self.model, shapes, self.place))
 
-    def insert(self, shapes: decode.Shapes, slots_at: decode.Slots) -> Program:
-        """`slots_at`: as decoding has them."""
-        slots, _ = self.slots(shapes)
+    def memory(self, shapes: decode.Shapes) -> dict[str, dict[str, int]]:
+        """What each program takes on each device.
+
+        Raises:
+          TooLarge: one of them has no room.
+        """
+        with compiling.refusing():
+            made = layouts.Programs(self.model, shapes, self.params, self.place)
+        assert made.chunk is not None
+        slots = compiling.shapes(programs.bare_slots(self.model, shapes), made.chunk.input_formats[0][1])
+        groups = [
+            jax.ShapeDtypeStruct((shapes.slots // shapes.width,), kind, sharding=self.place.at("batch"))
+            for kind in (jnp.int32, bool)
+        ]
         kinds = dict.fromkeys(("prefix", "token", "limit", "top_k"), jnp.int32)
         kinds |= {"temperature": jnp.float32, "top_p": jnp.float32, "fill": bool}
         request = {name: jax.ShapeDtypeStruct((shapes.slots,), kind) for name, kind in kinds.items()}
         request["name"] = jax.ShapeDtypeStruct((shapes.slots, 2), jnp.uint32)
-        return Program(inspect.unwrap(decode.insert), (slots, request), (slots_at, self._at("data")), slots_at, (0,))
-
-    @functools.cached_property
-    def prefilling(self) -> Any:
-        """The compiled `prefill`, the same for any number of slots."""
-        tokens, count = (
-            jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((SOURCES, self.prefix_columns), (SOURCES,))
-        )
-        function = functools.partial(inspect.unwrap(decode.prefill), self.model, self.shapes(1, 1))
-        formats = self.params_at, *[self._at("data")] * 3
-        return Program(function, (self.params, tokens, count, count), formats, self.prefilled_at).compile()
-
-    def bytes(self, tree: Any, at: Any) -> int:
-        """Of arrays, on each device."""
-        at = jax.tree.broadcast(at, tree)
-        shards = jax.tree.map(lambda x, at: int(np.prod(at.shard_shape(x.shape))) * x.dtype.itemsize, tree, at)
-        return sum(jax.tree.leaves(shards))
+        bind = compiling.compile(made.bind.lower(slots, self.prefilled, *groups))
+        insert = compiling.compile(made.insert.lower(slots, compiling.shapes(request, self.place.at("batch"))))
+        weights, prefilled = compiling.bytes_of(self.params), compiling.bytes_of(self.prefilled)
+        found = {
+            "decode_chunk": taken(made.chunk, prefilled),
+            "bind": taken(bind, weights),
+            "insert": taken(insert, weights + prefilled),
+            "prefill": taken(self.prefilling, self.bytes(shapes) + prefilled),
+        }
+        for name, parts in found.items():
+            if parts["peak"] + parts["beside"] > self.machine.memory:
+                raise TooLarge(f"{name} takes {size(parts['peak'])} beside {size(parts['beside'])}")
+        return found
 
 
-def memory(compiled: Any, beside: int) -> dict[str, int]:
+def taken(compiled: jax.stages.Compiled, beside: int) -> dict[str, int]:
     """Bytes of a program on each device, and of what stays there beside its arguments."""
-    found = compiled_programs.memory(compiled)
+    found = compiling.memory(compiled)
     return {"arguments": found.arguments, "temporaries": found.temporaries, "peak": found.peak, "beside": beside}
 
 
-def programs(sampler: Sampler, shapes: decode.Shapes, layout: str) -> dict[str, dict[str, int]]:
-    """The memory of each program.
-
-    Raises:
-      TooLarge: one of them has no room.
-    """
-    weights = sampler.bytes(sampler.params, sampler.params_at)
-    slots = sampler.bytes(*sampler.slots(shapes))
-    prefilled = sampler.bytes(sampler.prefilled, sampler.prefilled_at)
-    decoding = sampler.decode_chunk(shapes, layout).compile()
-    slots_at = decoding.input_formats[0][1]
-    found = {
-        "decode_chunk": memory(decoding, prefilled),
-        "bind": memory(sampler.bind(shapes, slots_at).compile(), weights),
-        "insert": memory(sampler.insert(shapes, slots_at).compile(), weights + prefilled),
-        "prefill": memory(sampler.prefilling, slots + prefilled),
-    }
-    for name, parts in found.items():
-        if parts["peak"] + parts["beside"] > sampler.machine.memory:
-            raise TooLarge(f"{name} takes {size(parts['peak'])} beside {size(parts['beside'])}")
-    return found
-
-
-def most_slots(sampler: Sampler, width: int, layout: str) -> dict[str, Any]:
+def most_slots(sampler: Sampler, width: int) -> dict[str, Any]:
     """The largest number of slots that fits, the memory of its programs, and why twice as many do not fit."""
-    start, least = time.perf_counter(), sampler.mesh.shape["data"] * width  # a group lies on one device of that axis
-    weights = sampler.bytes(sampler.params, sampler.params_at)
+    start, least = time.perf_counter(), sampler.machine.mesh[0] * width  # a group lies on one device of that axis
+    weights = compiling.bytes_of(sampler.params)
 
     def alone(count: int) -> int:
-        return weights + sampler.bytes(*sampler.slots(sampler.shapes(count, width)))
+        return weights + sampler.bytes(sampler.shapes(count, width))
 
     count = least
     while alone(2 * count) <= sampler.machine.memory:
@@ -241,7 +172,7 @@ def most_slots(sampler: Sampler, width: int, layout: str) -> dict[str, Any]:
     refusal = f"weights and slots alone take {size(alone(2 * count))}"
     while count >= least:
         try:
-            found = programs(sampler, sampler.shapes(count, width), layout)
+            found = sampler.memory(sampler.shapes(count, width))
         except TooLarge as error:
             refusal = str(error)
             count //= 2
@@ -255,7 +186,7 @@ def most_slots(sampler: Sampler, width: int, layout: str) -> dict[str, Any]:
 def table(found: Sequence[dict[str, Any]]) -> str:
     """A row for each program, in GiB on each device, as Markdown."""
     sizes = "arguments", "temporaries", "peak", "beside", "share"
-    names = "model", "machine", "weights", "cache", "layout", "width", "slots"
+    names = "model", "machine", "weights", "cache", "width", "slots"
     rows = [(*names, "program", *sizes), ("---",) * (len(names) + 1) + ("---:",) * len(sizes)]
     for case in found:
         for program, parts in case["programs"].items():
@@ -272,7 +203,6 @@ def main() -> None:
     parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
     parser.add_argument("--weights", nargs="+", choices=BITS, default=["same"])
     parser.add_argument("--cache", nargs="+", choices=BITS, default=["same"])
-    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=["compiler"])
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there need not be taken
     jax.config.update("jax_enable_compilation_cache", False)  # it would keep what it cannot read without a TPU
@@ -280,13 +210,13 @@ def main() -> None:
     cases = itertools.product(options.models, options.topologies, options.weights, options.cache)
     for model, machine, weights, cache in cases:
         sampler = Sampler(MODELS[model], MACHINES[machine], weights=weights, cache=cache)
-        for width, layout in itertools.product(options.widths, options.layouts):
-            about = {"model": model, "machine": machine, "mesh": dict(sampler.mesh.shape), "weights": weights}
-            about |= {"cache": cache, "width": width, "layout": layout}
-            found.append(about | most_slots(sampler, width, layout))
+        for width in options.widths:
+            about = {"model": model, "machine": machine, "mesh": MACHINES[machine].mesh, "weights": weights}
+            found.append(about | {"cache": cache, "width": width} | most_slots(sampler, width))
             slots, seconds = found[-1]["slots"], found[-1]["seconds"]
-            bits = f"weights {weights}, cache {cache}"
-            say(f"{model} on {machine}, {bits}, groups of {width}, {layout}: {slots} slots, {seconds} s")
+            say(
+                f"{model} on {machine}, weights {weights}, cache {cache}, groups of {width}: {slots} slots, {seconds} s"
+            )
     print(table(found))
     print(json.dumps(found, indent=1))
 

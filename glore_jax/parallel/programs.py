@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -33,8 +35,15 @@ class Memory:
 
 def compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Raises: TooLarge."""
-    try:
+    with refusing():
         return lowered.compile()
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """TooLarge in the place of what JAX raises where the compiler finds no room."""
+    try:
+        yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -24,7 +24,7 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import hosts
 from glore_jax.parallel import placement as placements
 from glore_jax.parallel.placement import Placement
-from glore_jax.sampling import memory, precision
+from glore_jax.sampling import decode, layouts, memory, precision
 from glore_jax.sampling.journal import Journal, Recorded
 from glore_jax.sampling.requests import Completion, Request
 from glore_jax.sampling.work import Work
@@ -77,6 +77,13 @@ class Engine:
         kept = precision.kept(params if self.together else hosts.whole(params), settings)
         self.params = placements.lay(kept, precision.shardings(self.model, kept, self.placement))
         self.slots = memory.slots(self.model.config, settings, self.placement)  # fewer, once a device ran out of memory
+        self.programs: dict[decode.Shapes, layouts.Programs] = {}
+
+    def programs_of(self, shapes: decode.Shapes) -> layouts.Programs:
+        """What is done to slots of these shapes."""
+        if shapes not in self.programs:
+            self.programs[shapes] = layouts.Programs(self.model, shapes, self.params, self.placement)
+        return self.programs[shapes]
 
     def generate(
         self,

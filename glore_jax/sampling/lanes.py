@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from glore_jax.errors import InputError
-from glore_jax.parallel import hosts, placement
+from glore_jax.parallel import hosts
 from glore_jax.sampling import decode
 from glore_jax.sampling.requests import Completion, Request, Source, name_words
 
@@ -31,8 +31,8 @@ class Lane:
         self.engine, self.shapes = engine, shapes
         self.owner: list[Request | None] = [None] * shapes.slots
         self.bound: list[Source | None] = [None] * (shapes.slots // shapes.width)
-        place, slots = engine.placement, decode.empty(engine.model.config, shapes)
-        self._slots = placement.lay(slots, decode.shardings(slots, place))
+        self._programs = engine.programs_of(shapes)
+        self._slots = self._programs.empty()
 
     def free(self, group: int) -> int:
         """How many slots of a group nobody has."""
@@ -46,7 +46,7 @@ class Lane:
         source, fill = np.zeros(len(self.bound), np.int32), np.zeros(len(self.bound), bool)
         for group, row in rows:
             source[group], fill[group] = row, True
-        self._slots = decode.bind(self._slots, prefilled, *self.engine.placement.put((source, fill)))
+        self._slots = self._programs.bind(self._slots, prefilled, *self.engine.placement.put((source, fill)))
 
     def insert(self, taken: Sequence[int]) -> None:
         """Lets the new owners of some slots begin."""
@@ -65,11 +65,11 @@ class Lane:
                 request[name][slot] = value
             request["temperature"][slot], request["top_p"][slot] = r.temperature, r.top_p
             request["fill"][slot], request["name"][slot] = True, name_words(r.id)
-        self._slots = decode.insert(self._slots, self.engine.placement.put(request))
+        self._slots = self._programs.insert(self._slots, self.engine.placement.put(request))
 
     def decode(self, key: jax.Array) -> None:
         """Begins a chunk of steps; returns at once."""
-        self._slots = decode.decode_chunk(self.engine.model, self.shapes, self.engine.params, self._slots, key)
+        self._slots = self._programs.decode_chunk(self._slots, key)
 
     def harvest(self, cancelled: Collection[Request]) -> list[Finished]:
         """What has ended since the last look; waits for the chunk that was begun last."""

@@ -97,7 +97,7 @@ class _Pass:
             shape.slots, shape.width, e.settings.sources, *columns, e.settings.chunk, e.eos, e.pad, e.settings.cache
         )
         self.shapes = dataclasses.replace(whole, slots=memory.lane(e.model.config, e.params, whole, e.placement))
-        self.lanes = [Lane(e, self.shapes) for _ in range(shape.slots // self.shapes.slots)]
+        self.count, self.lanes = shape.slots // self.shapes.slots, list[Lane]()
         self.waiting: dict[Source, deque[Request]] = {}
         self.pool: dict[Source, int] = {}  # source -> its row in `prefilled`
         self.prefilled: Any = None
@@ -118,6 +118,8 @@ class _Pass:
         return [*sitting, *itertools.chain.from_iterable(self.waiting.values())]
 
     def run(self) -> Iterator[Finished]:
+        for _ in range(self.count):  # here, as memory may end
+            self.lanes.append(Lane(self.engine, self.shapes))
         for lane in itertools.cycle(self.lanes):
             found = lane.harvest(self.work.cancelled)
             if found:

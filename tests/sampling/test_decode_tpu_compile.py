@@ -12,7 +12,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from glore_jax.models.decoder import DecoderConfig
-from glore_jax.parallel.placement import Placement
+from glore_jax.parallel import programs as compiling
+from glore_jax.sampling import decode, layouts, programs
 
 pytest.importorskip("libtpu", reason="the extra `tpu-compile` is not installed")
 
@@ -44,19 +45,18 @@ def sampler(benchmark: Any) -> Any:
 
 
 @pytest.mark.parametrize("width", [1, 8])
-def test_each_program_takes_what_its_arguments_take_and_more(benchmark: Any, sampler: Any, width: int):
-    weights = sampler.bytes(sampler.params, sampler.params_at)
-    whole = sampler.bytes(sampler.params, Placement(sampler.mesh).whole)
+def test_each_program_takes_what_its_arguments_take_and_more(sampler: Any, width: int):
+    weights = compiling.bytes_of(sampler.params)
+    whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(sampler.params))
     assert weights < 0.51 * whole  # norms alone are not split
     half = (2 // 2) * 128 * 128 * 2 * 2  # of a row: key heads, their size, columns; keys and values; bytes
-    assert sampler.bytes(sampler.prefilled, sampler.prefilled_at) == benchmark.SOURCES * half  # whole on `data`
+    assert compiling.bytes_of(sampler.prefilled) == 8 * half  # of eight sources, whole on `data`
     cache = (64 // 2 + 64 // 2 // width) * half  # what each slot writes, and what each group reads
-    for layout in benchmark.LAYOUTS:
-        found = benchmark.programs(sampler, sampler.shapes(64, width), layout)
-        assert list(found) == ["decode_chunk", "bind", "insert", "prefill"]
-        assert found["decode_chunk"]["arguments"] > weights + cache
-        assert cache < found["insert"]["arguments"] < found["bind"]["arguments"]
-        assert all(0 < parts["arguments"] <= parts["peak"] for parts in found.values())
+    found = sampler.memory(sampler.shapes(64, width))
+    assert list(found) == ["decode_chunk", "bind", "insert", "prefill"]
+    assert found["decode_chunk"]["arguments"] > weights + cache
+    assert cache < found["insert"]["arguments"] < found["bind"]["arguments"]
+    assert all(0 < parts["arguments"] <= parts["peak"] for parts in found.values())
 
 
 def test_weights_and_cache_of_eight_bits_take_half_and_are_not_turned_into_floats(benchmark: Any):
@@ -67,30 +67,42 @@ def test_weights_and_cache_of_eight_bits_take_half_and_are_not_turned_into_float
         benchmark.Sampler(config, machine, 128, 128, *bits)
         for bits in (("same", "same"), ("int8", "same"), ("int8", "int8"))
     )
-    held = [s.bytes(s.params, s.params_at) for s in (half, weights)]
+    held = [compiling.bytes_of(s.params) for s in (half, weights)]
     assert 0.5 * held[0] < held[1] < 0.53 * held[0]  # and scales
-    prefilled = [s.bytes(s.prefilled, s.prefilled_at) for s in (half, both)]
+    prefilled = [compiling.bytes_of(s.prefilled) for s in (half, both)]
     assert prefilled[1] * 256 == prefilled[0] * 132  # 128 numbers of a head, and their scale
-    memory = [s.decode_chunk(s.shapes(16, 8), "compiler").compile().memory_analysis() for s in (half, weights)]
+    memory = [chunk(s, s.shapes(16, 8)).memory_analysis() for s in (half, weights)]
     assert memory[0].argument_size_in_bytes - memory[1].argument_size_in_bytes > 0.47 * held[0]
     assert memory[1].temp_size_in_bytes - memory[0].temp_size_in_bytes < 0.5 * held[0]
 
 
-def test_the_cache_keeps_its_layout_over_a_chunk(sampler: Any):
-    decoding = sampler.decode_chunk(sampler.shapes(64, 8), "compiler").compile()
-    assert decoding.input_formats[0][1].cache == decoding.output_formats.cache
+def chunk(sampler: Any, shapes: decode.Shapes) -> Any:
+    return programs.decode_chunk(sampler.model, shapes, sampler.params, sampler.place).compile()
+
+
+def test_the_engine_takes_the_layout_that_decoding_wants_and_keeps_it(sampler: Any, monkeypatch: pytest.MonkeyPatch):
+    """Row by row, a chunk would copy the cache to and fro."""
+    shapes = sampler.shapes(64, 8)
+    decoding = layouts.Programs(sampler.model, shapes, sampler.params, sampler.place).chunk
+    assert decoding is not None and decoding.input_formats[0][1].cache == decoding.output_formats.cache
+    monkeypatch.setattr(programs, "compiler_chooses", lambda place: False)
+    row_major = chunk(sampler, shapes)
+    assert decoding.output_formats.cache != row_major.output_formats.cache
+    less = row_major.memory_analysis().temp_size_in_bytes - decoding.memory_analysis().temp_size_in_bytes
+    slots = programs.slots(sampler.model, shapes, sampler.place)
+    assert less > compiling.bytes_of(slots.cache) / 2
 
 
 def test_twice_as_many_slots_are_refused(benchmark: Any, sampler: Any, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(benchmark.TooLarge, match=r"Ran out of memory.* exceeds available HBM \(15\.75G\)"):
-        benchmark.programs(sampler, sampler.shapes(2**18, 1), "row-major")
+        sampler.memory(sampler.shapes(2**18, 1))
 
-    def pretend(sampler: Any, shapes: Any, layout: str) -> dict[str, Any]:
+    def pretend(shapes: decode.Shapes) -> dict[str, Any]:
         if shapes.slots > 16:
             raise benchmark.TooLarge(f"{shapes.slots} are too many")
         return {"decode_chunk": {}}
 
-    monkeypatch.setattr(benchmark, "programs", pretend)
-    found = benchmark.most_slots(sampler, 8, "compiler")
+    monkeypatch.setattr(sampler, "memory", pretend)
+    found = benchmark.most_slots(sampler, 8)
     assert (found["slots"], found["refusal"]) == (16, "32 are too many")
-    assert benchmark.most_slots(sampler, 32, "compiler")["slots"] == 0  # a group has to lie on one device
+    assert benchmark.most_slots(sampler, 32)["slots"] == 0  # a group has to lie on one device

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from glore_jax.errors import InputError
-from glore_jax.sampling import decode
+from glore_jax.sampling import decode, layouts
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.requests import Completion, Request, Source
 
@@ -176,6 +176,22 @@ def test_where_memory_ends_half_the_slots_go_on(
     assert_same(dict(zip(alone, found, strict=True)), alone)
     assert caplog.messages == ["out of memory: sampling goes on with 4 slots"]
     assert (used[:3], set(used[3:]), engine.slots) == ([8, 8, 8], {4}, 4)
+
+
+def test_where_memory_ends_before_the_slots_are_there_half_are_made(
+    alone: dict[str, Completion], monkeypatch: pytest.MonkeyPatch
+):
+    whole = layouts.Programs
+
+    def small(model, shapes, *given):
+        if shapes.slots > 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+        return whole(model, shapes, *given)
+
+    monkeypatch.setattr(layouts, "Programs", small)
+    engine = tiny.engine(slots=8)
+    assert_same(dict(zip(alone, engine.generate(requests_of(3, each=4), KEY), strict=True)), alone)
+    assert engine.slots == 4
 
 
 def test_other_faults_of_the_device_are_not_hidden(monkeypatch: pytest.MonkeyPatch):
