@@ -80,9 +80,11 @@ def chunk(sampler: Any, shapes: decode.Shapes) -> Any:
     return programs.decode_chunk(sampler.model, shapes, sampler.params, sampler.place).compile()
 
 
-def test_the_engine_takes_the_layout_that_decoding_wants_and_keeps_it(sampler: Any, monkeypatch: pytest.MonkeyPatch):
+def test_the_engine_takes_the_layout_that_decoding_wants_and_keeps_it(benchmark: Any, monkeypatch: pytest.MonkeyPatch):
     """Row by row, a chunk would copy the cache to and fro."""
-    shapes = sampler.shapes(64, 8)
+    config = dataclasses.replace(benchmark.MODELS["gsm8k_llama2_7b"], num_layers=4)
+    sampler = benchmark.Sampler(config, benchmark.MACHINES["v5e-8"])
+    shapes = sampler.shapes(128, 1)
     decoding = layouts.Programs(sampler.model, shapes, sampler.params, sampler.place).chunk
     assert decoding is not None and decoding.input_formats[0][1].cache == decoding.output_formats.cache
     monkeypatch.setattr(programs, "compiler_chooses", lambda place: False)
@@ -90,7 +92,7 @@ def test_the_engine_takes_the_layout_that_decoding_wants_and_keeps_it(sampler: A
     assert decoding.output_formats.cache != row_major.output_formats.cache
     less = row_major.memory_analysis().temp_size_in_bytes - decoding.memory_analysis().temp_size_in_bytes
     slots = programs.slots(sampler.model, shapes, sampler.place)
-    assert less > compiling.bytes_of(slots.cache) / 2
+    assert less > compiling.bytes_of(slots.cache) / 4  # most of the new columns, which are half of it
 
 
 def test_twice_as_many_slots_are_refused(benchmark: Any, sampler: Any, monkeypatch: pytest.MonkeyPatch):
