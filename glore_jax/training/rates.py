@@ -20,15 +20,16 @@ from typing import Any
 import jax
 
 from glore_jax.models.decoder import DecoderConfig
+from glore_jax.parallel.topologies import CHIPS
 
 FORMULA = "6 x parameters that learn + 4 x those that stay + 12 x layers x heads x head size x row length"
 # Operations a second in bfloat16, by a part of the name that JAX gives the device; the first that fits.
 PEAKS = (
-    ("TPU v6 lite", 918e12),
-    ("TPU v6e", 918e12),
-    ("TPU v5 lite", 197e12),
-    ("TPU v5e", 197e12),
-    ("TPU v5", 459e12),  # v5p
+    ("TPU v6 lite", CHIPS["v6e"].flops),
+    ("TPU v6e", CHIPS["v6e"].flops),
+    ("TPU v5 lite", CHIPS["v5e"].flops),
+    ("TPU v5e", CHIPS["v5e"].flops),
+    ("TPU v5", CHIPS["v5p"].flops),
     ("TPU v4", 275e12),
     ("H100 PCIe", 756e12),
     ("H100", 989e12),
