@@ -61,6 +61,10 @@ setup(
         "wandb": [
             "wandb>=0.19",  # its client
         ],
+        # Looking at the traces of `glore run --profile=FIRST:LAST`.
+        "profile": [
+            "xprof>=2.20",  # the viewer of XLA's traces
+        ],
         "test": [
             "glore_jax[datasets,latex]",  # the tests read prepared data sets and judge LaTeX
             "pytest>=8",  # the test runner

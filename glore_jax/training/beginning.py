@@ -91,10 +91,8 @@ def lay(
     join = functools.partial(adaptation.join, config=lora, marks=tuple(marks))
     at = train_step.shardings(layout.named(model, learning), tx, place)
     step = train_step.make(model.clone(place=place), loss, tx, join, settings.micro_batches)
-    jitted, moments = (
-        _jitted(step, settings.on_bad_step, (at, place.whole)),
-        jax.jit(tx.init, out_shardings=at.opt_state),
-    )
+    jitted = _jitted(step, settings.on_bad_step, (at, place.whole))
+    moments = jax.jit(tx.init, out_shardings=at.opt_state)
     return Laid(jitted, moments, join, at, layout.shardings(model, frozen, place))
 
 
@@ -133,7 +131,9 @@ def begin(
 
 def _jitted(step: Callable, policy: str, results: Any) -> Callable:
     """The step with its state donated; both policies take the limit of the loss, which one leaves to the host."""
-    chosen = (
-        train_step.guarded(step) if policy == "skip" else lambda state, batch, frozen, limit: step(state, batch, frozen)
-    )
+
+    def unguarded_step(state: Any, batch: Any, frozen: Any, limit: Any) -> tuple[Any, Any]:
+        return step(state, batch, frozen)
+
+    chosen = train_step.guarded(step) if policy == "skip" else unguarded_step
     return jax.jit(chosen, donate_argnums=0, out_shardings=results)

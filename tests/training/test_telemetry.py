@@ -139,6 +139,18 @@ def test_a_trace_of_the_steps_asked_for(tmp_path: Path, capsys: pytest.CaptureFi
     assert "sft/train: no trace, because it ends before step 7\n" in capsys.readouterr().out
 
 
+def test_xprof_opens_the_trace(tmp_path: Path):
+    convert = pytest.importorskip("xprof.convert.raw_to_tool_data", reason="the extra `profile` is not installed")
+    train(tmp_path, Telemetry(tmp_path / "metrics", profile=(3, 4)))
+    traces = [str(path) for path in (tmp_path / "metrics").glob("plugins/profile/*/*.xplane.pb")]
+    assert "overview_page" in convert.xspace_to_tool_names(traces)
+    shown, kind = convert.xspace_to_tool_data(traces, "trace_viewer", {})
+    events = json.loads(shown)["traceEvents"]
+    assert kind == "application/json" and any(
+        "jit_unguarded_step" in event["name"] for event in events if "name" in event
+    )
+
+
 def test_operations_by_hand():
     """Six for what learns, four for what stays, and the attention over a row."""
     model, params = tiny.random_decoder()
