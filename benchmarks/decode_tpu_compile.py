@@ -40,6 +40,7 @@ import jax.numpy as jnp
 
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder, DecoderConfig
+from glore_jax.models.execution import Execution
 from glore_jax.parallel import placement, topologies
 from glore_jax.parallel import programs as compiling
 from glore_jax.parallel.programs import TooLarge
@@ -98,7 +99,7 @@ class Sampler:
         self.machine, self.cache, self.prefix_columns, self.ring = machine, cache, prefix_columns, ring
         settings = SPLIT | dict(zip(("data", "tensor"), machine.mesh, strict=True))
         self.place = placement.make(settings, topologies.devices(topologies.parse(machine.topology)))
-        self.model = Decoder(config, self.place)
+        self.model = Decoder(config, Execution(self.place))
         read = nn.meta.unbox(decoder.shapes(Decoder(config)))
         kept = SimpleNamespace(dtype=config.dtype, weights=weights)
         self.params = programs.params(self.model, read, kept, self.place)

@@ -36,6 +36,8 @@ def training(**changes) -> ConfigDict:
             "keep": "last",  # of the states: "best" is the one with the lowest loss on dev_share
             "dev_share": 0.0,  # of a training's problems, that are measured and not learnt from
             "on_bad_step": "stop",  # a loss that is no number or has exploded: stop, or skip the update and count it
+            "scan": False,  # True: one program for all layers, which compiles deep models in the time of one layer
+            "remat": "none",  # kept of a layer for its gradients: all; "products" of matrices; "full": what went in
             # rank 0: all parameters learn; else a LoRA adapter on the layers (glore_jax.models.lora.LINEAR) learns
             "lora": {"rank": 0, "alpha": 16.0, "layers": ("wq", "wk", "wv", "wo")},
         }

@@ -28,6 +28,8 @@ def get_config(variant: str = "") -> ConfigDict:
         "moments": "float32",
         "on_bad_step": "stop",
         "checkpoint_seconds": 120,
+        "scan": False,
+        "remat": "none",
     }
     config: Any = ConfigDict(
         {

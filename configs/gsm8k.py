@@ -54,6 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
     for settings in trainings(config):
         settings.update({"steps": 0, "epochs": 2.0, "rows": 16, "row_length": 576})
         settings.update({"optimizer": "adamw", "learning_rate": 1e-5})
+        settings.update({"scan": True, "remat": "full"})  # deep models
     config.value.surprise = False  # deep models see it by themselves (glore_jax/models/value_head.py)
     config.refiner.train.row_length = 896
     config.refiner.prefix_lm = False  # as published models read

@@ -31,6 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
         {"dtype": "float32", "slots": 16, "sources": 4, "buckets": (128, 288), "max_new_tokens": 128}
     )
     by_heart = {"steps": 80, "rows": 2, "row_length": 384, "optimizer": "muon", "learning_rate": 0.02}
+    by_heart |= {"scan": False, "remat": "none"}
     config.sft.train.update(by_heart)
     config.expert_iteration.update({"rounds": 1, "samples": 4})
     config.expert_iteration.train.update(by_heart)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glore_jax.models import decoder, layout, value_head
+from glore_jax.models.execution import Execution
 from glore_jax.models.visibility import Visibility
 from glore_jax.parallel import hosts
 from glore_jax.parallel import placement as placements
@@ -159,7 +160,7 @@ def values(
     """
     place = (placement or placements.make()).of_process().keeping("positions")
     params = placements.lay(params, layout.shardings(model, params, place))
-    model = model.clone(place=place)
+    model = model.clone(execution=Execution(place))
     found: dict[int, tuple[float, ...]] = {}
     every = list(batches([len(reading.tokens) for reading in readings], place.parts("batch")))
     for batch, rows, width in every if place.mesh.is_multi_process else hosts.share(every):

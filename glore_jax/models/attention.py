@@ -81,6 +81,15 @@ def _scaled(x_BxKxTxS: jax.Array, scale_BxKxS: jax.Array | None) -> jax.Array:
     return (x_BxKxTxS.astype(jnp.float32) * scale_BxKxS[:, :, None]).astype(x_BxKxTxS.dtype)
 
 
+def read(q_BxTxNxH: jax.Array, keys: dict[str, jax.Array], mask_BxTxC: jax.Array, cap: float = 0.0) -> jax.Array:
+    """What query heads read, [B, T, N, H]; the rest as of `mix`."""
+    B, T, N, H = q_BxTxNxH.shape
+    K = keys["k"].shape[1]
+    q_BxKxGxTxH = q_BxTxNxH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+    mixed = mix(q_BxKxGxTxH.reshape(B, K, -1, H), keys, mask_BxTxC, cap)
+    return mixed.reshape(B, K, N // K, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
 def _gather(x_BxKxTxY: jax.Array, groups: int) -> jax.Array:
     """Rows of a group as one row of more queries: [groups, K, W * T, Y]."""
     B, K, T, Y = x_BxKxTxY.shape

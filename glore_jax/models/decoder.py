@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glore_jax.models import attention, quantised, rotary
+from glore_jax.models import attention, kernels, quantised, rotary
 from glore_jax.models.attention import soft_cap
+from glore_jax.models.execution import Execution
+from glore_jax.models.kernels import Attend
 from glore_jax.models.rotary import rotate
 from glore_jax.models.visibility import Visibility
-from glore_jax.parallel.placement import Placement
 
 Cache = list[dict[str, jax.Array]]
 ACTIVATIONS = {"silu": nn.silu, "gelu_tanh": lambda x: nn.gelu(x, approximate=True)}
@@ -146,7 +148,8 @@ class Attention(nn.Module):
     local: bool = False  # one of the layers that turn by `local_rope_theta`
 
     @nn.compact
-    def __call__(self, x_BxTxD, positions_BxT, mask_BxTxS, layer_cache, column):
+    def __call__(self, x_BxTxD, positions_BxT, read: Attend | jax.Array, layer_cache, column):
+        """`read` is what attends to the keys of these tokens, or a mask [B, T, S] of those of the cache."""
         c = self.config
         dtype = x_BxTxD.dtype
         wq = self.param("wq", _weight(("embed", "heads"), c.d_model), (c.d_model, c.num_heads * c.head_dim))
@@ -163,19 +166,12 @@ class Attention(nn.Module):
             q, k, v = q + self._bias("bq", q), k + self._bias("bk", k), v + self._bias("bv", v)
         if c.qk_norm:
             q, k = _norm(c, "q_norm")(q), _norm(c, "k_norm")(k)
-        q = self._rotate(q, positions_BxT)
-        k_BxKxHxS = self._rotate(k, positions_BxT).transpose(0, 2, 3, 1)
-        v_BxKxSxH = v.transpose(0, 2, 1, 3)
-        keys = {"k": k_BxKxHxS, "v": v_BxKxSxH}
+        scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
+        q, k = self._rotate(q, positions_BxT) * scale, self._rotate(k, positions_BxT)
+        keys = {"k": k.transpose(0, 2, 3, 1), "v": v.transpose(0, 2, 1, 3)}
         if layer_cache is not None:
             keys = layer_cache = attention.write(layer_cache, keys, column)
-
-        group = c.num_heads // c.num_kv_heads
-        q_BxKxGxTxH = q.reshape(B, T, c.num_kv_heads, group, c.head_dim).transpose(0, 2, 3, 1, 4)
-        q_BxKxGTxH = q_BxKxGxTxH.reshape(B, c.num_kv_heads, group * T, c.head_dim)
-        scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
-        mixed = attention.mix(q_BxKxGTxH * scale, keys, mask_BxTxS, c.attention_soft_cap)
-        mixed = mixed.reshape(B, c.num_kv_heads, group, T, c.head_dim).transpose(0, 3, 1, 2, 4)
+        mixed = read(q, k, v) if callable(read) else attention.read(q, keys, read, c.attention_soft_cap)
         return mixed.reshape(B, T, c.num_heads * c.head_dim) @ wo.astype(dtype), layer_cache
 
     def _bias(self, name: str, x_BxTxNxH: jax.Array) -> jax.Array:
@@ -208,7 +204,52 @@ class FeedForward(nn.Module):
         return (activation(x_BxTxD @ gate.astype(dtype)) * (x_BxTxD @ up.astype(dtype))) @ down.astype(dtype)
 
 
-class Decoder(nn.Module):
+class Layers(nn.Module):
+    """The layers alone, one after the other.
+
+    Attributes:
+      execution: how they are computed.
+    """
+
+    config: DecoderConfig
+    execution: Execution = Execution()
+
+    def setup(self):
+        c = self.config
+        layers = range(c.num_layers)
+        self.attention_norm = [_norm(c) for _ in layers]
+        self.attention = [Attention(c, bool(c.window(i) and c.local_rope_theta)) for i in layers]
+        self.mlp_norm = [_norm(c) for _ in layers]
+        self.mlp = [FeedForward(c) for _ in layers]
+        if c.post_norms:
+            self.post_attention_norm = [_norm(c) for _ in layers]
+            self.post_mlp_norm = [_norm(c) for _ in layers]
+
+    def __call__(
+        self,
+        x_BxTxD: jax.Array,
+        positions_BxT: jax.Array,
+        reads: Mapping[int, Attend | jax.Array],
+        cache: Cache | None = None,
+        column: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        """The residual stream behind the layers, and their cache. `reads` has what reads keys by each window."""
+        c, x = self.config, self.execution.rows(x_BxTxD)
+        new_cache: list[Any] = []
+        for i in range(c.num_layers):
+            layer_cache = None if cache is None else cache[i]
+            mixed, layer_cache = self.attention[i](
+                self.attention_norm[i](x), positions_BxT, reads[c.window(i)], layer_cache, column
+            )
+            x = x + (self.post_attention_norm[i](mixed) if c.post_norms else mixed).astype(jnp.float32)
+            fed = self.mlp[i](self.mlp_norm[i](x))
+            x = x + (self.post_mlp_norm[i](fed) if c.post_norms else fed).astype(jnp.float32)
+            x = self.execution.rows(x)
+            new_cache.append(layer_cache)
+        return x, (None if cache is None else new_cache)
+
+
+class Decoder(Layers):
     """`apply({"params": params}, tokens_BxT, positions_BxT, visible, cache, column, key_positions_BxS)`.
 
     Returns the final hidden states [B, T, D] and the updated cache (None without one). Heads
@@ -219,13 +260,7 @@ class Decoder(nn.Module):
 
     Key positions say at which position each cache column stands, for masks and layers with a window. They may be left
     out without a cache.
-
-    Attributes:
-      place: how arrays are split over devices; None: not at all, or as XLA finds best.
     """
-
-    config: DecoderConfig
-    place: Placement | None = None
 
     def setup(self):
         c = self.config
@@ -233,14 +268,7 @@ class Decoder(nn.Module):
         self.embedding: Any = self.param("embedding", init, (c.vocab_size, c.d_model))
         if not c.tied_embedding:
             self.unembedding: Any = self.param("unembedding", init, (c.vocab_size, c.d_model))
-        layers = range(c.num_layers)
-        self.attention_norm = [_norm(c) for _ in layers]
-        self.attention = [Attention(c, bool(c.window(i) and c.local_rope_theta)) for i in layers]
-        self.mlp_norm = [_norm(c) for _ in layers]
-        self.mlp = [FeedForward(c) for _ in layers]
-        if c.post_norms:
-            self.post_attention_norm = [_norm(c) for _ in layers]
-            self.post_mlp_norm = [_norm(c) for _ in layers]
+        super().setup()
         self.final_norm = _norm(c)
 
     def __call__(
@@ -254,34 +282,12 @@ class Decoder(nn.Module):
     ) -> tuple[jax.Array, Cache | None]:
         c = self.config
         if isinstance(visible, Visibility):
-            masks = {window: visible.mask(window) for window in sorted({c.window(i) for i in range(c.num_layers)})}
-            column = jnp.zeros((), jnp.int32)
+            reads, column = readers(c, self.execution, visible), jnp.zeros((), jnp.int32)
         else:
-            masks = _windowed(c, visible, positions_BxT, positions_BxT if cache is None else key_positions_BxS)
-        # The residual stream stays float32: in bfloat16 small branches are rounded away, and learning takes longer.
-        x = quantised.rows(self._table(), tokens_BxT)
-        if c.scale_embedding:
-            x = x * jnp.asarray(c.d_model**0.5, c.dtype).astype(jnp.float32)
-        x = self._split(x)
-        new_cache: list[Any] = []
-        for i in range(c.num_layers):
-            layer_cache = None if cache is None else cache[i]
-            mixed, layer_cache = self.attention[i](
-                self.attention_norm[i](x), positions_BxT, masks[c.window(i)], layer_cache, column
-            )
-            x = x + (self.post_attention_norm[i](mixed) if c.post_norms else mixed).astype(jnp.float32)
-            fed = self.mlp[i](self.mlp_norm[i](x))
-            x = self._split(x + (self.post_mlp_norm[i](fed) if c.post_norms else fed).astype(jnp.float32))
-            new_cache.append(layer_cache)
-        return self.final_norm(x), (None if cache is None else new_cache)
-
-    def _table(self) -> jax.Array:
-        """The embedding with whole rows: of parts of rows XLA would make the whole batch's on every device."""
-        return self.embedding if self.place is None else self.place.constrain(self.embedding, "vocab")
-
-    def _split(self, x_BxTxD: jax.Array) -> jax.Array:
-        """The residual stream, by rows and tokens: or XLA would rather gather these than the weights of a layer."""
-        return x_BxTxD if self.place is None else self.place.constrain(x_BxTxD, "batch", "positions")
+            reads = _windowed(c, visible, positions_BxT, positions_BxT if cache is None else key_positions_BxS)
+        embedded_BxTxD = quantised.rows(self.execution.table(self.embedding), tokens_BxT)
+        x, cache = super().__call__(stream(c, embedded_BxTxD), positions_BxT, reads, cache, column)
+        return self.final_norm(x), cache
 
 
 class CausalLM(nn.Module):
@@ -324,8 +330,31 @@ def shapes(model: Decoder) -> Any:
 
 
 def _init(model: Decoder, key: jax.Array) -> Any:
-    tokens = jnp.zeros((1, 8), jnp.int32)
-    return model.init(key, tokens, tokens, Visibility(tokens))["params"]
+    tokens, plain = jnp.zeros((1, 8), jnp.int32), Decoder(model.config, Execution(attention="xla"))
+    return plain.init(key, tokens, tokens, Visibility(tokens))["params"]
+
+
+def stream(c: DecoderConfig, embedded_BxTxD: jax.Array) -> jax.Array:
+    """The residual stream in front of the first layer.
+
+    It stays float32: in bfloat16 small branches are rounded away, and learning takes longer.
+    """
+    x = embedded_BxTxD.astype(jnp.float32)
+    return x * jnp.asarray(c.d_model**0.5, c.dtype).astype(jnp.float32) if c.scale_embedding else x
+
+
+def final_norm(c: DecoderConfig, params: Any, x_BxTxD: jax.Array) -> jax.Array:
+    """Hidden states of the residual stream behind the last layer."""
+    hidden_BxTxD: Any = _norm(c).apply({"params": params["final_norm"]}, x_BxTxD)
+    return hidden_BxTxD
+
+
+def readers(c: DecoderConfig, execution: Execution, visible: Visibility) -> dict[int, Attend]:
+    """What reads the keys of whole rows, for each window that layers have."""
+    cap, e = c.attention_soft_cap, execution
+    kernel = kernels.choose(e.attention, e.platform, c.prefix_lm, cap, c.head_dim, c.dtype)
+    windows = sorted({c.window(i) for i in range(c.num_layers)})
+    return {window: kernels.attend(kernel, visible, window, cap, e) for window in windows}
 
 
 def logits(params: Any, hidden: jax.Array, model: Any = None) -> jax.Array:

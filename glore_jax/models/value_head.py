@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glore_jax.models import decoder
+from glore_jax.models import decoder, next_token, whole_rows
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.visibility import Visibility
 
@@ -48,21 +48,21 @@ def surprise(head: Any, hidden_BxTxD: jax.Array, nats_BxT: jax.Array, mask_BxTxT
     return -jnp.einsum("bts,bs->bt", mask_BxTxT.astype(jnp.float32), gate_BxT * nats_BxT)
 
 
-def nats(logits_BxTxV: jax.Array, tokens_BxT: jax.Array, written_BxT: jax.Array) -> jax.Array:
+def nats(model: Any, params: Any, hidden_BxTxD: jax.Array, tokens_BxT: jax.Array, written_BxT: jax.Array) -> jax.Array:
     """Surprise [B, T] at each token that was written: -log of the probability that the position before gives it.
 
-    `written_BxT` marks the tokens of solutions, none of them first in a row: there is nothing to expect it from.
+    Args:
+      model, params: of the decoder, see `next_token.judge`.
+      written_BxT: the tokens of solutions, none of them first in a row: there is nothing to expect it from.
     """
-    # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
-    named_BxTxV = jax.nn.one_hot(tokens_BxT[:, 1:], logits_BxTxV.shape[-1])
-    nats_BxT = jax.nn.logsumexp(logits_BxTxV[:, :-1], axis=-1) - jnp.sum(logits_BxTxV[:, :-1] * named_BxTxV, axis=-1)
-    return jnp.where(written_BxT, jnp.pad(nats_BxT, ((0, 0), (1, 0))), 0.0)
+    nats_BxT, _ = next_token.judge(model, params, hidden_BxTxD, jnp.roll(tokens_BxT, -1, axis=1))
+    return jnp.where(written_BxT, jnp.pad(nats_BxT[:, :-1], ((0, 0), (1, 0))), 0.0)
 
 
 def read(
     model: Decoder, params: Any, tokens_BxT: jax.Array, positions_BxT: jax.Array, visible: Visibility,
-    written_BxT: jax.Array,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    written_BxT: jax.Array, expects: bool = True,
+) -> tuple[jax.Array, jax.Array | None]:  # fmt: skip
     """Value logits [B, T], and the surprise [B, T] in nats at the tokens of solutions.
 
     No gradient flows from a value into the surprise: values learn what to make of it, and do not bend it.
@@ -70,11 +70,15 @@ def read(
     Args:
       params: `{"decoder": ..., "value_head": ...}`.
       written_BxT: the tokens of solutions.
+      expects: whether the surprise is asked for. It costs the logits of the whole vocabulary; without it they are
+        computed for a head that reads it alone.
     """
-    hidden_BxTxD, _ = model.apply({"params": params["decoder"]}, tokens_BxT, positions_BxT, visible)
+    hidden_BxTxD = whole_rows.read(model, params["decoder"], tokens_BxT, positions_BxT, visible)
     head = params["value_head"]
     values_BxT = apply(head, hidden_BxTxD)
-    nats_BxT = nats(decoder.logits(params["decoder"], hidden_BxTxD, model), tokens_BxT, written_BxT)
+    if not expects and "gate" not in head:
+        return values_BxT, None
+    nats_BxT = nats(model, params["decoder"], hidden_BxTxD, tokens_BxT, written_BxT)
     if "gate" in head:
         values_BxT += surprise(head, hidden_BxTxD, jax.lax.stop_gradient(nats_BxT), visible.mask())
     return values_BxT, nats_BxT

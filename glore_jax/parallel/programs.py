@@ -12,6 +12,11 @@ from typing import Any
 
 import jax
 
+# So that a TPU v5p gathers weights while it multiplies; other TPUs do so by themselves.
+_OPTIONS = {
+    "TPU v5": {"xla_enable_async_all_gather": "true", "xla_tpu_enable_async_collective_fusion": "true"},
+}
+
 
 class TooLarge(Exception):
     """A program that a device has no room for; says what the compiler said."""
@@ -31,6 +36,11 @@ class Memory:
     results: int
     temporaries: int
     peak: int
+
+
+def options(device: Any) -> dict[str, str] | None:
+    """What the compiler is asked for beyond its defaults, on devices of this kind."""
+    return _OPTIONS.get(device.device_kind)
 
 
 def compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

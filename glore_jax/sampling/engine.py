@@ -21,6 +21,7 @@ import jax
 
 from glore_jax.errors import InputError
 from glore_jax.models.decoder import Decoder
+from glore_jax.models.execution import Execution
 from glore_jax.parallel import hosts
 from glore_jax.parallel import placement as placements
 from glore_jax.parallel.placement import Placement
@@ -73,7 +74,7 @@ class Engine:
         self.placement = (placement or placements.make()).of_process().keeping("positions")
         self.together = self.placement.mesh.is_multi_process
         self.placement.check_rows("sampling.sources", settings.sources)
-        self.model = Decoder(dataclasses.replace(model.config, dtype=settings.dtype), self.placement)
+        self.model = Decoder(dataclasses.replace(model.config, dtype=settings.dtype), Execution(self.placement))
         kept = precision.kept(params if self.together else hosts.whole(params), settings)
         self.params = placements.lay(kept, precision.shardings(self.model, kept, self.placement))
         self.slots = memory.slots(self.model.config, settings, self.placement)  # fewer, once a device ran out of memory

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from glore_jax.models import decoder, flops, value_head
 from glore_jax.models.decoder import Decoder
+from glore_jax.models.execution import Execution
 from glore_jax.parallel import collectives, placement, programs, roofline
 from glore_jax.parallel.collectives import Moved
 from glore_jax.parallel.programs import Memory, TooLarge
@@ -160,7 +161,7 @@ class Run:
     def _sampler(self) -> tuple[Decoder, decode.Shapes, Any]:
         """The model that samples, the shapes of its slots, and its parameters."""
         settings = self.config.sampling
-        model = Decoder(dataclasses.replace(self.model, dtype=settings.dtype), self.sampling)
+        model = Decoder(dataclasses.replace(self.model, dtype=settings.dtype), Execution(self.sampling))
         self.sampling.check_rows("sampling.sources", settings.sources)
         params = sampling_programs.params(model, self._decoder, settings, self.sampling)
         slots = settings.slots

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
-from glore_jax.models import layout
+from glore_jax.models import layout, next_token
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import programs
@@ -43,7 +43,9 @@ def footprint(
     parts = {"parameters": learns + stays, "gradients": learns}
     parts["optimizer"] = _each(state.opt_state, at.opt_state)
     parts["batch"] = tokens * _OF_A_TOKEN
-    parts["logits"] = tokens // settings.micro_batches * model.config.vocab_size // place.parts("vocab") * 4
+    rows = settings.rows // (place.parts("batch") * settings.micro_batches)
+    positions = next_token.chunk(settings.row_length // place.parts("positions"), rows, model.config.vocab_size)
+    parts["logits"] = rows * positions * model.config.vocab_size // place.parts("vocab") * 4
     if lora:
         parts["merged layers"] = _merged(frozen["decoder"], layout.shardings(model, frozen, place), lora, model)
     return parts

@@ -17,6 +17,7 @@ import jax
 
 from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted
+from glore_jax.models import stacking
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import placement, votes
@@ -80,7 +81,7 @@ def train(
     Args:
       params: start parameters, `{"decoder": ..., "value_head": ...}` as the loss wants them.
       settings: `steps` or `epochs`, `rows`, `row_length`, `micro_batches`, `checkpoint_seconds`, `on_bad_step`, the
-        optimizer's, and `lora` (`training.adaptation`).
+        optimizer's, `lora` (`training.adaptation`), `scan` (`models.stacking`) and `remat` (`models.execution`).
       seed: of the order of the examples, and of a new adapter.
       folder: where checkpoints of the training go; a training that was cut goes on from there.
       advance: called after every step with the tokens in the batch and the metrics so far.
@@ -111,14 +112,14 @@ def train(
                 blame = _Blame(examples, settings, seed, saved)
                 books = Books(total, settings.on_bad_step == "skip", blame, kept, writer.scalars, speed.of)
                 feed = map(put, batches.epochs(examples, settings.row_length, settings.rows, seed, start=first))
-                measured = Dev(held_out, settings.rows, settings.row_length, total, start.sums, put)
+                measured = Dev(held_out, settings.rows, settings.row_length, total, start.laid.sums, put)
                 run = _Run(settings, total, start, feed, books, saved, telemetry, advance, asked, measured)
                 state = run.steps(state, first)
             if settings.keep == "best" and books.best != total:
                 state = _read_best(saved, books, state)
-        merged = jax.jit(start.join)(state.params, start.frozen) if start.lora else state.params
+        merged = start.laid.finish(state.params, start.frozen)
     tokens = (total - first) * settings.rows * settings.row_length
-    adapter = (start.lora, state.params["adapter"]) if start.lora else None
+    adapter = (start.lora, stacking.unstack_layers(state.params)["adapter"]) if start.lora else None
     return Trained(merged, books.curve, tokens, time.monotonic() - begun, adapter, books.skipped, tuple(books.dev))
 
 
@@ -161,7 +162,7 @@ class _Run:
             for number in range(first + 1, self.total + 1):
                 batch, waited = self._next_batch()
                 profile.before(number, metrics)
-                state, metrics = self.start.step(state, batch, self.start.frozen, books.limit)
+                state, metrics = self.start.laid.step(state, batch, self.start.frozen, books.limit)
                 books.expect(number, metrics, waited)
                 self.advance(settings.rows * settings.row_length, books.curve[-1] if books.curve else {})
                 best = self._measure(number, state)

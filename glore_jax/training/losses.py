@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from glore_jax.models import decoder, value_head
+from glore_jax.models import decoder, next_token, value_head, whole_rows
 from glore_jax.models.visibility import Visibility
 
 Batch = dict[str, jax.Array]
@@ -24,14 +24,11 @@ PREFIXES = 8  # lengths of prefixes that are told apart; the last one stands for
 
 def language(model: decoder.Decoder, params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
     """Cross-entropy of the next token (nats), on target positions."""
-    visible = _visible(model, batch)
-    hidden_BxTxD, _ = model.apply({"params": params["decoder"]}, batch["tokens"], batch["positions"], visible)
-    logits_BxTxV = decoder.logits(params["decoder"], hidden_BxTxD, model)
+    hidden_BxTxD = whole_rows.read(
+        model, params["decoder"], batch["tokens"], batch["positions"], _visible(model, batch)
+    )
     targets_BxT = batch["targets"].astype(jnp.int32)
-    # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
-    picked_BxT = jnp.sum(logits_BxTxV * jax.nn.one_hot(targets_BxT, logits_BxTxV.shape[-1]), axis=-1)
-    nats_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1) - picked_BxT
-    right_BxT = (jnp.argmax(logits_BxTxV, axis=-1) == targets_BxT).astype(jnp.float32)
+    nats_BxT, right_BxT = next_token.judge(model, params["decoder"], hidden_BxTxD, targets_BxT)
     total = jnp.sum(nats_BxT * batch["weights"])
     return total, {"accuracy": jnp.sum(right_BxT * batch["weights"]), "weight": jnp.sum(batch["weights"])}
 
@@ -47,11 +44,13 @@ def value(model: decoder.Decoder, params: Any, batch: Batch, language: float = 0
         language model that it was, without which a value model learns the few questions it has by heart.
     """
     logits_BxT, surprise_BxT = value_head.read(
-        model, params, batch["tokens"], batch["positions"], _visible(model, batch), batch["written"]
+        model, params, batch["tokens"], batch["positions"], _visible(model, batch), batch["written"], bool(language)
     )
     nats_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, batch["targets"])
     right_BxT = ((logits_BxT >= 0) == (batch["targets"] >= 0.5)).astype(jnp.float32)
-    total = jnp.sum(nats_BxT * batch["weights"]) + language * jnp.sum(surprise_BxT)
+    total = jnp.sum(nats_BxT * batch["weights"])
+    if surprise_BxT is not None:
+        total += language * jnp.sum(surprise_BxT)
     weights_BxTxP = batch["weights"][..., None] * jax.nn.one_hot(jnp.minimum(batch["steps"], PREFIXES) - 1, PREFIXES)
     return total, {
         "accuracy": jnp.sum(right_BxT * batch["weights"]),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from glore_jax.errors import InputError
+from glore_jax.models import stacking
 
 _MOMENTS = ("float32", "bfloat16")
 
@@ -58,13 +59,22 @@ def _kept_as(dtype: str, update: optax.GradientTransformation) -> optax.Gradient
 
 
 def _matrices(params: Any) -> Any:
-    return jax.tree.map(lambda p: p.ndim >= 2, params)
+    return jax.tree_util.tree_map_with_path(lambda path, p: p.ndim - _stacked(path) >= 2, params)
 
 
 def _muon_dimensions(params: Any) -> Any:
     def dimensions(path: Any, leaf: Any) -> Any:
-        names = {getattr(key, "key", None) for key in path}
-        inside = leaf.ndim == 2 and not names & {"embedding", "unembedding"}
-        return optax.contrib.MuonDimensionNumbers() if inside else None
+        first = _stacked(path)
+        inside = leaf.ndim - first == 2 and not _names(path) & {"embedding", "unembedding"}
+        return optax.contrib.MuonDimensionNumbers(first, first + 1) if inside else None
 
     return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
+def _names(path: Any) -> set[Any]:
+    return {getattr(key, "key", None) for key in path}
+
+
+def _stacked(path: Any) -> int:
+    """1 of arrays whose first axis is that of layers (`models.stacking`), else 0."""
+    return int(stacking.LAYERS in _names(path))

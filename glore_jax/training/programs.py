@@ -12,7 +12,7 @@ import jax
 from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import programs
 from glore_jax.parallel.placement import Placement
-from glore_jax.training import adaptation, batches, beginning, optimizer, train_step
+from glore_jax.training import adaptation, batches, beginning
 
 
 def lower(
@@ -32,7 +32,6 @@ def lower(
     split = functools.partial(adaptation.split, config=lora, marks=tuple(marks))
     learning, frozen = jax.eval_shape(split, params, rng=jax.random.key(0))
     laid = beginning.lay(model, (learning, frozen), loss, settings, total, place, lora, marks)
-    state = jax.eval_shape(lambda p: train_step.init(p, optimizer.make(settings, total)), learning)
     batch = programs.shapes(batches.shapes(settings.rows, settings.row_length), place.at("batch", "positions"))
-    args = programs.shapes(state, laid.state), batch, programs.shapes(frozen, laid.frozen)
+    args = laid.state, batch, laid.frozen
     return laid.step.lower(*args, math.inf), programs.bytes_of(args)

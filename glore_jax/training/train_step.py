@@ -34,7 +34,7 @@ def shardings(params: Any, optimizer: optax.GradientTransformation, place: Place
     Args:
       params: shapes of what learns, with axis names (`models.layout.named`).
     """
-    return place.of_params(jax.eval_shape(lambda params: init(params, optimizer), params))
+    return place.of_params(jax.eval_shape(functools.partial(init, optimizer=optimizer), params))
 
 
 def make(

@@ -45,9 +45,10 @@ def test_surprise_counts_by_its_gate_and_only_where_it_may_be_seen():
 def test_nats_of_a_token_are_what_the_position_before_expects():
     logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]]))
     tokens, written = jnp.array([[0, 2, 1]]), jnp.array([[False, True, True]])
-    np.testing.assert_allclose(value_head.nats(logits, tokens, written), [[0, -np.log(0.25), -np.log(0.8)]], rtol=1e-6)
+    of = None, {"unembedding": jnp.eye(3)}, logits, tokens  # hidden states that are the logits
+    np.testing.assert_allclose(value_head.nats(*of, written), [[0, -np.log(0.25), -np.log(0.8)]], rtol=1e-6)
     np.testing.assert_allclose(
-        value_head.nats(logits, tokens, jnp.array([[False, False, True]])), [[0, 0, -np.log(0.8)]], rtol=1e-6
+        value_head.nats(*of, jnp.array([[False, False, True]])), [[0, 0, -np.log(0.8)]], rtol=1e-6
     )
 
 

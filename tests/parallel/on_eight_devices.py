@@ -9,12 +9,14 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
-from glore_jax.models import decoder, value_head
+from glore_jax.models import decoder, execution, stacking, value_head
 from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import collectives, placement
 from glore_jax.parallel import mesh as meshes
@@ -77,7 +79,7 @@ def begun(loss: str, place: Placement, **changes: Any) -> beginning.Beginning:
 def stepped(loss: str, place: Placement, **changes: Any) -> tuple[Any, Any]:
     """The state and the metrics after a step."""
     begin = begun(loss, place, **changes)
-    return begin.step(begin.state, place.put(batch(loss), "batch", "positions"), begin.frozen, np.inf)
+    return begin.laid.step(begin.state, place.put(batch(loss), "batch", "positions"), begin.frozen, np.inf)
 
 
 @functools.cache
@@ -119,12 +121,27 @@ def test_muon_is_right_on_matrices_in_parts(preset: str):
 
 def test_micro_batches_make_the_step_of_the_whole_batch():
     """Though their weights differ: a mean of means would not be the mean."""
-    parts = batch("value")["weights"].reshape(4, 4, -1).sum(axis=(1, 2))
+    parts = batch("value")["weights"].reshape(8, 2, -1).sum(axis=(0, 2))
     assert len(set(parts.tolist())) > 1
-    state, metrics = stepped("value", placed("fsdp+tensor"), micro_batches=4)
     expected, figures = alone("value")
+    for preset, changes in (("fsdp+tensor", {}), ("fsdp", {"scan": True, "remat": "full"})):
+        state, metrics = stepped("value", placed(preset), micro_batches=2, **changes)
+        assert_close(metrics, figures, rtol=1e-5, atol=1e-6)
+        assert_close(stacking.unstack_layers(gradients(state)), gradients(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_scanned_layers_lie_in_parts_and_leave_one_by_one():
+    place = placed("fsdp+tensor")
+    begin = begun("language", place, scan=True, remat="full")
+    gates = begin.state.params["decoder"]["layers"]["mlp_0"]["gate"]
+    assert {shard.data.shape for shard in gates.addressable_shards} == {(2, 16, 32)}
+    params = begin.laid.finish(begin.state.params, begin.frozen)
+    assert_close(params, {"decoder": start()["decoder"]}, rtol=0, atol=0)
+    assert params["decoder"]["mlp_1"]["gate"].sharding == place.at("embed", "mlp")
+    state, metrics = begin.laid.step(begin.state, place.put(batch("language"), "batch", "positions"), {}, np.inf)
+    expected, figures = alone("language")
     assert_close(metrics, figures, rtol=1e-5, atol=1e-6)
-    assert_close(gradients(state), gradients(expected), rtol=1e-4, atol=1e-6)
+    assert_close(stacking.unstack_layers(gradients(state)), gradients(expected), rtol=1e-4, atol=1e-6)
 
 
 def test_a_state_is_made_in_parts():
@@ -138,11 +155,14 @@ def test_a_state_is_made_in_parts():
         assert {shard.data.shape for shard in part.addressable_shards} == {(16, 32)}
 
 
+SCATTERS = {"all-gather", "reduce-scatter", "all-reduce", "all-to-all"}  # the last are rows of the embedding
+
+
 @pytest.mark.parametrize(
     ("preset", "kinds", "most"),
     [
         ("replicated", {"all-reduce"}, 0),
-        ("fsdp", {"all-gather", "all-reduce"}, 1.0),  # every matrix once, and what is kept of it serves the way back
+        ("fsdp", SCATTERS, 1.0),  # every matrix once, and what is kept of it serves the way back
         ("tensor", {"all-gather", "all-reduce"}, 0.1),  # maxima of parts of the logits, no weights
         ("fsdp+tensor", {"all-gather", "all-reduce"}, 0.6),  # every matrix once, of which a device wants half
     ],
@@ -150,12 +170,30 @@ def test_a_state_is_made_in_parts():
 def test_no_more_is_gathered_than_the_preset_calls_for(preset: str, kinds: set[str], most: float):
     place = placed(preset)
     begin = begun("language", place)
-    step: Any = begin.step
+    step: Any = begin.laid.step
     lowered = step.lower(begin.state, place.put(batch("language"), "batch", "positions"), begin.frozen, np.inf)
     moved = collectives.read(lowered.compile().as_text())
     model = sum(x.nbytes for x in jax.tree.leaves(begin.state.params))
     assert set(moved.bytes) == kinds
     assert moved.bytes.get("all-gather", 0) <= most * model
+    if preset == "fsdp":  # a sum of what is whole on every device: norms, and figures
+        assert moved.sent["all-reduce"] < 0.1 * moved.sent["reduce-scatter"]
+
+
+@pytest.mark.parametrize("ring", [0, 2, 4, 8])
+def test_weights_are_gathered_from_neighbours_first_and_gradients_scattered_along_one_axis_of_a_torus(ring: int):
+    """The same whole, the same sums, each part where it was gathered from."""
+    mesh, parts = placed("fsdp").mesh, jnp.arange(64.0).reshape(32, 2)
+    factors = jax.random.normal(jax.random.key(0), (8, 32, 2))
+    gathered = lambda part: execution._gathered(part, ("fsdp",), 0, ring)  # noqa: E731
+    whole = jax.shard_map(gathered, mesh=mesh, in_specs=P("fsdp"), out_specs=P(), check_vma=False)
+    np.testing.assert_array_equal(jax.jit(whole)(parts), parts)
+
+    def gradient(part: jax.Array, factor: jax.Array) -> jax.Array:
+        return jax.grad(lambda part: jnp.sum(gathered(part) * factor[0]))(part)
+
+    split = jax.shard_map(gradient, mesh=mesh, in_specs=(P("fsdp"), P("fsdp")), out_specs=P("fsdp"), check_vma=False)
+    np.testing.assert_allclose(jax.jit(split)(parts, factors), factors.sum(axis=0), rtol=1e-5, atol=1e-6)
 
 
 def sampled(place: Placement) -> list[tuple[int, ...]]:

@@ -178,3 +178,11 @@ def test_a_tied_model_has_no_unembedding_to_adapt():
     trained, _ = jax.eval_shape(lambda p: adaptation.split({"decoder": p}, config, MARKS, jax.random.key(0)), params)
     assert list(trained["rows"]) == ["embedding"]
     assert trained["rows"]["embedding"] == jax.ShapeDtypeStruct((2, 16), jnp.float32)
+
+
+def test_an_adapter_of_scanned_layers_learns_what_one_of_single_layers_does():
+    """Their first draws are those of the layers, whatever array they lie in."""
+    one, scanned = train(), train(scan=True, remat="products")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), scanned.params, one.params)
+    assert one.adapter is not None and scanned.adapter is not None
+    assert set(flat(scanned.adapter[1])) == set(flat(one.adapter[1]))

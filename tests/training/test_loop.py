@@ -150,3 +150,16 @@ def test_golden_first_step():
         "forward pass, the loss or its gradient has changed. If that was meant, say so in the CHANGELOG, make the "
         f"shipped base model and the results in docs/results anew, and write these figures into GOLDEN: {first}"
     )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_scanned_layers_learn_what_single_ones_do(optimizer: str):
+    options = {"optimizer": optimizer, "weight_decay": 0.1}
+    one, scanned = train(**options), train(**options, scan=True, remat="full")
+    assert [p["loss"] for p in scanned.curve] == pytest.approx([p["loss"] for p in one.curve], rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), scanned.params, one.params)
+
+
+def test_a_way_of_rematerialising_that_is_none_is_refused():
+    with pytest.raises(InputError, match=r"train.remat='half': expected one of none, products, full"):
+        train(remat="half")
