@@ -124,13 +124,14 @@ class _Pass:
             found = lane.harvest(self.work.cancelled)
             if found:
                 self.work.advance(len(found), sum(len(completion.tokens) for _, completion in found))
+            self.behind = [one for one in found if not one[0].room]  # here, as memory may end before they are out
             yield from self._wanted(one for one in found if one[0].room)
             self._refill(lane)
             if any(lane.owner):
                 lane.decode(self.work.key)
-            found, self.behind = self.behind, [one for one in found if not one[0].room]
+            found, self.behind = self.behind, []
             yield from self._wanted(found)  # while the device decodes
-            if not self.behind and not self.unfinished():
+            if not self.unfinished():
                 return
 
     def _wanted(self, found: Iterable[Finished]) -> Iterator[Finished]:

@@ -178,6 +178,24 @@ def test_where_memory_ends_half_the_slots_go_on(
     assert (used[:3], set(used[3:]), engine.slots) == ([8, 8, 8], {4}, 4)
 
 
+@pytest.mark.parametrize("chunk", range(1, 9))
+def test_where_memory_ends_nothing_that_was_found_is_lost(
+    alone: dict[str, Completion], monkeypatch: pytest.MonkeyPatch, chunk: int
+):
+    """Whichever chunk is refused: what had ended just before it had left its slot, and was not handed out yet."""
+    whole, begun = decode.decode_chunk, []
+
+    def small(model, shapes, *given):
+        begun.append(1)
+        if len(begun) == chunk:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+        return whole(model, shapes, *given)
+
+    monkeypatch.setattr(decode, "decode_chunk", small)
+    found = tiny.engine(slots=8).generate(requests_of(3, each=4), KEY)
+    assert_same(dict(zip(alone, found, strict=True)), alone)
+
+
 def test_where_memory_ends_before_the_slots_are_there_half_are_made(
     alone: dict[str, Completion], monkeypatch: pytest.MonkeyPatch
 ):
