@@ -23,19 +23,24 @@ _causal_mask = modeling_llama.create_causal_mask
 
 
 class Peer:
-    """A Llama-shaped decoder in transformers, on the CPU.
+    """A Llama-shaped decoder in transformers.
 
     Args:
       model, params: the decoder as the package has it; it goes through a folder of Hugging Face.
-      eos, pad: token ids.
+      eos, pad: token ids; eos None: nothing ends a text.
+      device, dtype: of torch, where it computes and in what.
     """
 
-    def __init__(self, model: Decoder, params: Any, eos: int, pad: int):
+    def __init__(
+        self, model: Decoder, params: Any, eos: int | None, pad: int, device: str = "cpu", dtype: str = "float32"
+    ):
         causal = Decoder(dataclasses.replace(model.config, prefix_lm=False))  # no folder says that a prefix is read so
         with tempfile.TemporaryDirectory() as folder:
             huggingface.save(CausalLM(causal), params, Path(folder) / "model")
-            self.model = transformers.AutoModelForCausalLM.from_pretrained(Path(folder) / "model", dtype=torch.float32)
-        self.model.eval()
+            self.model = transformers.AutoModelForCausalLM.from_pretrained(
+                Path(folder) / "model", dtype=getattr(torch, dtype)
+            )
+        self.model.eval().to(device)
         self.prefix_lm, self.eos, self.pad = model.config.prefix_lm, eos, pad
 
     @torch.no_grad()
@@ -57,8 +62,8 @@ class Peer:
         settings = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": limit}
         with _both_ways(ends.repeat_interleave(count)) if self.prefix_lm else _as_it_is():
             written = self.model.generate(
-                torch.from_numpy(tokens),
-                attention_mask=torch.from_numpy(mask),
+                torch.from_numpy(tokens).to(self.model.device),
+                attention_mask=torch.from_numpy(mask).to(self.model.device),
                 num_return_sequences=count,
                 eos_token_id=self.eos,
                 pad_token_id=self.pad,
