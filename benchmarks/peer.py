@@ -37,9 +37,8 @@ class Peer:
         causal = Decoder(dataclasses.replace(model.config, prefix_lm=False))  # no folder says that a prefix is read so
         with tempfile.TemporaryDirectory() as folder:
             huggingface.save(CausalLM(causal), params, Path(folder) / "model")
-            self.model = transformers.AutoModelForCausalLM.from_pretrained(
-                Path(folder) / "model", dtype=getattr(torch, dtype)
-            )
+            read = transformers.AutoModelForCausalLM.from_pretrained
+            self.model: Any = read(Path(folder) / "model", dtype=getattr(torch, dtype))
         self.model.eval().to(device)
         self.prefix_lm, self.eos, self.pad = model.config.prefix_lm, eos, pad
 
