@@ -59,6 +59,19 @@ def test_each_program_takes_what_its_arguments_take_and_more(sampler: Any, width
     assert all(0 < parts["arguments"] <= parts["peak"] for parts in found.values())
 
 
+@pytest.mark.parametrize("cache", ["same", "int8"])
+def test_prefill_reads_by_splash_attention_and_fills_the_cache(benchmark: Any, cache: str):
+    """A kernel a layer, but the last, of which nothing is read; none where a prompt is read in both directions."""
+    config = dataclasses.replace(CONFIG, dtype="bfloat16", num_layers=3)
+    for prefix_lm, kernels in ((False, 2), (True, 0)):
+        asked = dataclasses.replace(config, prefix_lm=prefix_lm)
+        sampler = benchmark.Sampler(asked, benchmark.Machine("v5e:2x2", (2, 2), 2**34), 128, 128, cache=cache)
+        made = sampler.prefilling
+        assert made.as_text().count('custom_call_target="tpu_custom_call"') == kernels
+        filled = [(x.shape, x.dtype) for x in jax.tree.leaves(made.out_info)]
+        assert filled == [(x.shape, x.dtype) for x in jax.tree.leaves(sampler.prefilled)]
+
+
 def test_weights_and_cache_of_eight_bits_take_half_and_are_not_turned_into_floats(benchmark: Any):
     """Of more than one layer, as the temporaries of one are there anyway."""
     config = dataclasses.replace(CONFIG, dtype="bfloat16", num_layers=4)

@@ -17,7 +17,7 @@ import pytest
 import tiny
 
 from glore_jax.errors import InputError
-from glore_jax.models import decoder
+from glore_jax.models import decoder, kernels
 from glore_jax.models.visibility import Visibility
 from glore_jax.sampling import decode, draws
 from glore_jax.sampling.engine import Engine
@@ -148,6 +148,16 @@ def test_samples_do_not_depend_on_order_or_company(forty):
     assert_same(found, [expected[i] for i in order])
     few = [requests[i] for i in order[:3]]
     assert_same(tiny.engine().generate(few, KEY), [expected[i] for i in order[:3]])
+
+
+def test_prefill_by_splash_attention_is_prefill(forty, monkeypatch: pytest.MonkeyPatch):
+    """Interpreted, as no TPU is here; the sizes are of this test alone, so that it is compiled anew."""
+    requests, expected = forty
+    calls, whole = [], kernels.splash
+    monkeypatch.setitem(kernels.BEST, "cpu", "splash")
+    monkeypatch.setattr(kernels, "splash", lambda *given: calls.append(1) or whole(*given))
+    assert_same(tiny.engine(sources=4, buckets=(13,)).generate(requests, KEY), expected)
+    assert len(calls) == 2  # a layer each
 
 
 def test_samples_depend_on_key_and_name(forty):
