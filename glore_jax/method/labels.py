@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from glore_jax.errors import InputError
 from glore_jax.records import Rollout, Solution, StepLabels
@@ -155,14 +155,25 @@ def make(
 
 
 def read(
-    traces: Sequence[Solution], rollouts: Mapping[str, Sequence[Rollout]], readings: Sequence[str]
+    traces: Sequence[Solution],
+    rollouts: Mapping[str, Sequence[Rollout]],
+    readings: Sequence[str],
+    seen: bool = False,
 ) -> dict[str, list[StepLabels]]:
-    """Raw labels of all traces under each reading, in one pass over the rollouts."""
+    """Raw labels of all traces under each reading, in one pass over the rollouts.
+
+    Args:
+      seen: whether prefixes of wrong traces that have no rollout, as a search left them out, get no label (-1).
+    """
     made: dict[str, list[StepLabels]] = {reading: [] for reading in readings}
     for trace in traces:
         mine = rollouts.get(trace.id, ())
+        known: Collection[int] = range(1, trace.num_steps + 1)
+        if seen and not trace.right:
+            known = {trace.num_steps, *(rollout.prefix for rollout in mine)}
         for reading in readings:
-            made[reading].append(StepLabels(trace.id, tuple(raw_labels(trace, mine, reading))))
+            raw = enumerate(raw_labels(trace, mine, reading), 1)
+            made[reading].append(StepLabels(trace.id, tuple(x if i in known else -1 for i, x in raw)))
     return made
 
 

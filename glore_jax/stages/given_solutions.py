@@ -123,6 +123,8 @@ def labels(context: StageContext) -> dict[str, Any]:
     rows, found = _read(context)
     chosen = [trace for name, trace in _representatives(found).items() if name == trace.id]
     questions = {p.id: p for p in artifacts.read_problems(context, "train")}
+    order = {name: n for n, name in enumerate(questions)}
+    chosen.sort(key=lambda trace: order[trace.problem_id])  # those of a question together, as parts of rollouts want it
     counts = step_labels.roll_out(context, "base", questions, chosen)
     if not hosts.lead():
         return counts

@@ -7,6 +7,7 @@ alone.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,11 +24,21 @@ _FEWEST = 16  # traces of a part: at its end slots stand idle
 def split(folder: Path, traces: Sequence[Solution]) -> Iterator[tuple[Path, Sequence[Solution]]]:
     """The file of each part in the folder of a stage, and the traces whose rollouts it has.
 
-    It hangs on the traces alone, so that other processes, and more or fewer of them, may go on with the parts.
+    Traces of one question that stand together lie in one part, where prefixes that they share are continued once; only
+    of more than a part may have are there several. It hangs on the traces alone, so that other processes, and more or
+    fewer of them, may go on with the parts.
     """
     size = min(TRACES_A_PART, max(_FEWEST, -(-len(traces) // _PARTS)))
-    for number, at in enumerate(range(0, len(traces), size)):
-        yield folder / "rollouts" / f"part-{number:05d}.parquet", traces[at : at + size]
+    parts: list[list[Solution]] = [[]]
+    for _, group in itertools.groupby(traces, key=lambda trace: trace.problem_id):
+        mine = list(group)
+        for at in range(0, len(mine), TRACES_A_PART):
+            some = mine[at : at + TRACES_A_PART]
+            if parts[-1] and len(parts[-1]) + len(some) > size:
+                parts.append([])
+            parts[-1] += some
+    for number, part in enumerate(filter(None, parts)):
+        yield folder / "rollouts" / f"part-{number:05d}.parquet", part
 
 
 class RolloutParts(Mapping[str, Sequence[Rollout]]):

@@ -179,8 +179,16 @@ def _variants(
     """
     wrong, seed = {t.id for t in traces if not t.right}, context.seed
     if context.config.labels.search != "all":  # a search has only what the run's own labels need
-        own = {"+ propagation": made, "+ balance (what the SORM is trained on)": labelling.balance(made, seed)}
-        return own | {"all steps, wrong traces only": [e for e in made if e.trace_id in wrong]}
+        reading = context.config.labels.consistency
+        with RolloutParts(context.folder).shown(context, "labels before propagation") as rollouts:
+            looked = labelling.read(traces, rollouts, ("off", reading), seen=True)
+        return {
+            "raw any-of-K": looked["off"],
+            "+ consistency": looked[reading],
+            "+ propagation": made,
+            "+ balance (what the SORM is trained on)": labelling.balance(made, seed),
+            "all steps, wrong traces only": [e for e in made if e.trace_id in wrong],
+        }
     with RolloutParts(context.folder).shown(context, "other labels, to compare") as rollouts:
         raw = labelling.read(traces, rollouts, labelling.READINGS)
     propagated, alone, strict = (labelling.propagated(raw[reading]) for reading in ("each", "off", "strict"))

@@ -14,7 +14,9 @@ from glore_jax import cli, files
 from glore_jax.errors import InputError
 from glore_jax.method import labels as labelling
 from glore_jax.records import StepLabels
-from glore_jax.stages import artifacts, given_solutions, taking_base
+from glore_jax.sampling.requests import Request
+from glore_jax.sampling.work import Work
+from glore_jax.stages import artifacts, given_solutions, rollout_parts, taking_base
 from glore_jax.stages.rollout_parts import RolloutParts
 from glore_jax.tasks import traces
 from glore_jax.tasks.arithmetic import first_false_step, make_problem
@@ -85,6 +87,27 @@ def test_equal_solutions_are_labelled_once(labelled: Path):
     assert "again" not in RolloutParts(labelled / "labels")
 
 
+def test_equal_prefixes_far_apart_are_continued_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Solutions to a question lie in one part, wherever in the file they are."""
+    monkeypatch.setattr(rollout_parts, "TRACES_A_PART", 4)
+    found = [row for row in rows() if row["id"].endswith("wrong")]
+    found += [row | {"id": f"{row['id']} too", "steps": [*row["steps"][:-1], "#### 778"]} for row in found]
+    asked: list[str] = []
+    add = Work.add
+
+    def adding(work: Work, request: Request) -> None:
+        asked.append(request.id)
+        add(work, request)
+
+    monkeypatch.setattr(Work, "add", adding)
+    assert label(write(tmp_path, found), tmp_path / "out", "--config.labels.search=all") == 0
+    made = {row["id"]: row for row in read(tmp_path / "out" / "export" / "labels.jsonl")}
+    for row in found[: len(PROBLEMS)]:
+        one, other = made[row["id"]], made[f"{row['id']} too"]
+        assert (one["rollouts"], one["right"]) == (other["rollouts"], other["right"])
+    assert len(asked) == len(set(asked)) == sum(sum(made[row["id"]]["rollouts"]) for row in found[: len(PROBLEMS)])
+
+
 def test_the_exports_say_the_same(labelled: Path):
     made = read(labelled / "export" / "labels.jsonl")
     shepherd = traces.read(labelled / "export" / "math_shepherd.jsonl", "math_shepherd")
@@ -103,6 +126,19 @@ def test_a_search_gives_the_same_labels_with_fewer_rollouts(
     whole, less = (read(folder / "export" / "labels.jsonl") for folder in (labelled, tmp_path / "out"))
     assert [row["labels"] for row in whole] == [row["labels"] for row in less]
     assert sum(map(sum, (row["rollouts"] for row in less))) < sum(map(sum, (row["rollouts"] for row in whole)))
+    # Each step of the way is seen at the prefixes that somebody looked at, and is there what it is in the whole.
+    found, everywhere = (files.read_json(folder / "labels" / "audit.json") for folder in (tmp_path / "out", labelled))
+    names = [row["name"] for row in found["ablation"]]
+    assert names[:4] == [row["name"] for row in everywhere["ablation"]][:4]
+    assert names[0] == "raw any-of-K" and names[1] == "+ consistency"
+    looked, right = 0, 0
+    for row in less[:-1]:  # all but the one that is there twice
+        known = [r > 0 for r in row["rollouts"][:-1]] + [True] if 0 in row["labels"] else [True] * len(row["labels"])
+        mended = [r > 0 for r in row["right"][:-1]] + [False] if 0 in row["labels"] else known
+        looked, right = looked + sum(known), right + sum(mended)
+    raw = [row for row in found["rates"] if row["stage"] == "raw"]
+    assert (sum(row["count"] for row in raw), sum(row["positive"] for row in raw)) == (looked, right)
+    assert 0 < right < looked < sum(row["count"] for row in everywhere["rates"] if row["stage"] == "raw")
 
 
 def test_the_report(labelled: Path, capsys: pytest.CaptureFixture[str]):

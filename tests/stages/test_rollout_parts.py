@@ -139,3 +139,13 @@ def test_reading_can_be_stopped(simulated: tuple[Path, list[int]]):
 def test_without_rollouts_there_is_nothing(tmp_path: Path):
     parts = RolloutParts(tmp_path)
     assert (parts.count, len(parts), list(parts)) == (0, 0, [])
+
+
+def test_traces_of_a_question_lie_in_one_part(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rollout_parts, "TRACES_A_PART", 20)
+    sizes = [7, 12, 3, 19, 45, 1, 1]
+    traces = [Solution(f"{q}/{k}", f"{q}", (2,), (1,), "#### 1", False) for q, n in enumerate(sizes) for k in range(n)]
+    parts = [part for _, part in rollout_parts.split(Path("stage"), traces)]
+    assert [trace for part in parts for trace in part] == traces
+    assert [len(part) for part in parts] == [7, 15, 19, 20, 20, 7]  # 16 or fewer, but for whole questions, at most 20
+    assert list(rollout_parts.split(Path("stage"), [])) == []
