@@ -31,7 +31,10 @@ class Rolling(Protocol):
 
 
 def check(settings: Any) -> None:
-    """InputError where `labels.search` is none of `SEARCHES`, or cannot tell the labels."""
+    """InputError where `labels.search` is none of `SEARCHES`, or cannot tell the labels, or from too few rollouts."""
+    for key, least in (("rollouts", 1), ("boundary_rollouts", 0)):
+        if settings[key] < least:
+            raise InputError(f"labels.{key}={settings[key]}: expected {least} or more")
     if settings.search not in SEARCHES:
         raise InputError(f"labels.search={settings.search!r}: expected one of {', '.join(SEARCHES)}")
     if settings.search != "all" and not settings.propagation:

@@ -124,8 +124,9 @@ def roll_out(
     left = hosts.of_lead("rollouts", lambda: [n for n, (path, _) in enumerate(parts) if not path.exists()])
     mine = [parts[n] for n in (left if engine.together else hosts.share(left))]
     total = sum(t.num_steps - 1 for _, part in mine for t in part) * settings.rollouts
-    with context.progress(total, "rollouts", f"verifying traces{hosts.of_all()}") as bar:
-        meter = artifacts.Meter(bar)
+    label = f"verifying traces{hosts.of_all()}"
+    with context.clock.spend("sampling"), context.progress(total, "rollouts", label) as bar:
+        meter = artifacts.Meter(bar, context.clock)
         for path, part in mine:
             journal = Journal(context.checkpoint / "samples" / path.stem, writer=str(hosts.index()))
             with journal:

@@ -140,6 +140,9 @@ def test_the_boundary_is_the_first_negative_prefix_that_has_had_no_more():
     [
         ({"search": "forward"}, r"labels\.search='forward': expected one of all, backward, first"),
         ({"search": "backward", "propagation": False}, r"set labels\.propagation=True"),
+        ({"rollouts": 0}, r"labels\.rollouts=0: expected 1 or more"),
+        ({"rollouts": -1, "search": "backward"}, r"labels\.rollouts=-1: expected 1 or more"),
+        ({"boundary_rollouts": -3}, r"labels\.boundary_rollouts=-3: expected 0 or more"),
     ],
 )
 def test_a_search_that_cannot_tell_is_refused(changes: dict[str, object], message: str):

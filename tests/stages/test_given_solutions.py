@@ -10,7 +10,7 @@ import pytest
 import tiny_run
 from ml_collections import ConfigDict
 
-from glore_jax import cli, files
+from glore_jax import cli, files, goodput
 from glore_jax.errors import InputError
 from glore_jax.method import labels as labelling
 from glore_jax.records import StepLabels
@@ -79,6 +79,11 @@ def test_every_step_of_every_solution_has_a_label(labelled: Path):
     assert 0 < sum(wrong) < len(wrong)  # the shipped model mends some
 
 
+def test_the_time_of_rollouts_is_that_of_sampling(labelled: Path):
+    spent = goodput.of_stages(labelled)["labels"]
+    assert spent["sampling"] > 0.5 * (sum(spent.values()) - spent["compile"])
+
+
 def test_equal_solutions_are_labelled_once(labelled: Path):
     made = {row["id"]: row for row in read(labelled / "export" / "labels.jsonl")}
     first = f"{PROBLEMS[0].id}/wrong"
@@ -115,6 +120,21 @@ def test_the_exports_say_the_same(labelled: Path):
     trl = read(labelled / "export" / "trl.jsonl")
     assert [(row["prompt"], row["completions"]) for row in trl] == [(row["question"], row["steps"]) for row in made]
     assert [row["labels"] for row in trl] == [[bool(x) for x in row["labels"]] for row in made]
+
+
+def test_datasets_reads_the_exports(labelled: Path, tmp_path: Path):
+    """Each as its own format has it: the columns of Math-Shepherd, and those of TRL's stepwise supervision."""
+    datasets = pytest.importorskip("datasets")
+    texts, truths = datasets.Value("string"), datasets.Value("bool")
+    columns = {
+        "math_shepherd": dict.fromkeys(("input", "label", "task"), texts),
+        "trl": {"prompt": texts, "completions": datasets.List(texts), "labels": datasets.List(truths)},
+    }
+    for name, features in columns.items():
+        path = labelled / "export" / f"{name}.jsonl"
+        found = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path))
+        assert found.features == datasets.Features(features)
+        assert list(found) == read(path)
 
 
 @pytest.mark.parametrize(("search", "noise"), [("backward", "prefixes with 2 rollouts"), ("first", "not estimated")])
