@@ -15,8 +15,8 @@ from glore_jax.errors import InputError
 from glore_jax.records import Rollout, Solution, StepLabels
 
 _ANNOTATED = re.compile(r"<<[^<>=]*=([^<>]*)>>")
-# The dash of 10-4 is no sign: a result that is subtracted counts as used.
-_NUMBER = re.compile(r"(?:(?<![\d)])(?<![\d)] )-)?\d+(?:\.\d+)?")
+# The dash of 10-4 is no sign: a result that is subtracted counts as used. 1,210 is one number; 5, 6 and 1,5 are two.
+_NUMBER = re.compile(r"(?:(?<![\d)])(?<![\d)] )-)?(?:(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?")
 READINGS = ("each", "strict", "off")
 
 
@@ -34,8 +34,17 @@ def intermediate_result(step: str) -> str | None:
     ['10', '12', None]
     """
     annotated = _ANNOTATED.findall(step)
-    numbers = _NUMBER.findall(annotated[-1] if annotated else step)
+    numbers = _numbers(annotated[-1] if annotated else step)
     return numbers[-1] if numbers else None
+
+
+def _numbers(text: str) -> list[str]:
+    """The numbers in a text, as written but without separators of thousands.
+
+    >>> _numbers("so 1,210 - 10 = 1200.50 in 2024, 3 times")
+    ['1210', '10', '1200.50', '2024', '3']
+    """
+    return [number.replace(",", "") for number in _NUMBER.findall(text)]
 
 
 def consistent(prefix: Sequence[str], continuation: Sequence[str], reading: str = "each") -> bool:
@@ -58,7 +67,7 @@ def consistent(prefix: Sequence[str], continuation: Sequence[str], reading: str 
     if reading == "off":
         return True
     steps = [*prefix, *continuation]
-    mentioned = [set(_NUMBER.findall(step)) for step in steps]
+    mentioned = [set(_numbers(step)) for step in steps]
     for j, step in enumerate(prefix):
         result = intermediate_result(step)
         after = j + 1 if reading == "each" else len(prefix)

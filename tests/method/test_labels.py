@@ -47,6 +47,11 @@ TREE = [*FROM_1, AFRESH_2, RIGHT_2, WRONG_2, AFRESH_3, WRONG_3]
         ("<<3-5=-2>>-2", "-2"),
         ("that leaves 4 of 12", "12"),
         ("10-4", "4"),
+        ("<<1000+210=1210>>1,210", "1210"),
+        ("they pay $1,210.50 in all", "1210.50"),
+        ("11,234,567 people", "11234567"),
+        ("of 1,5 and 12,34 no thousands", "34"),
+        ("-1,210", "-1210"),
         ("#### 6", "6"),
         ("nothing to see", None),
         ("<<a=b>> 3", None),  # an annotation without a number
@@ -76,6 +81,9 @@ def test_the_intermediate_result_of_a_step(step: str, result: str | None):
         (["d = 5"], [A, "e: <<5*3=15>>15"], True, True),  # a stated given is to be used like a result
         (["d = 7"], [A, B, "#### 10"], False, False),
         (["no number"], ["#### 6"], True, True),
+        (["a: 1,000+210 = <<1000+210=1210>>1,210"], ["b: 1,210/10 = <<1210/10=121>>121"], True, True),
+        (["a: 1,000+210 = 1,210"], ["b: <<1210/10=121>>121"], True, True),  # said without the separator
+        (["a: <<200+10=210>>210"], ["b: 1,210-10 = 1,200"], False, False),  # a 210 is not found in 1,210
         ([A], [], False, False),
     ],
 )
