@@ -165,6 +165,7 @@ def train(
         "too_long": len(examples) - len(kept),
         "steps": total,
         "loss": round(last["loss"], 4),
+        **{name: round(last[name], 4) for name in ("label_loss", "language_loss") if name in last},
         "token_accuracy": round(last["accuracy"], 4),
         "train_tokens_per_second": round(trained.tokens / max(trained.seconds, 1e-9)),
     }

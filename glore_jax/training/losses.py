@@ -37,7 +37,8 @@ def value(model: decoder.Decoder, params: Any, batch: Batch, language: float = 0
     """Binary cross-entropy of step values (nats) against labels in [0, 1], on labelled step ends.
 
     Beside the sums of all losses there are `right_by_prefix` and `weight_by_prefix` [PREFIXES]: accuracy by the number
-    of steps in the prefix that is judged, from 1.
+    of steps in the prefix that is judged, from 1. With `language` there are `label_loss` and `language_loss`, the two
+    terms of the total.
 
     Args:
       language: weight of the surprise at each token of a solution, beside 1 for a label. It keeps the decoder the
@@ -48,11 +49,12 @@ def value(model: decoder.Decoder, params: Any, batch: Batch, language: float = 0
     )
     nats_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, batch["targets"])
     right_BxT = ((logits_BxT >= 0) == (batch["targets"] >= 0.5)).astype(jnp.float32)
-    total = jnp.sum(nats_BxT * batch["weights"])
-    if surprise_BxT is not None:
-        total += language * jnp.sum(surprise_BxT)
+    total, terms = jnp.sum(nats_BxT * batch["weights"]), {}
+    if language:
+        terms = {"label_loss": total, "language_loss": language * jnp.sum(surprise_BxT)}
+        total = terms["label_loss"] + terms["language_loss"]
     weights_BxTxP = batch["weights"][..., None] * jax.nn.one_hot(jnp.minimum(batch["steps"], PREFIXES) - 1, PREFIXES)
-    return total, {
+    return total, terms | {
         "accuracy": jnp.sum(right_BxT * batch["weights"]),
         "weight": jnp.sum(batch["weights"]),
         "right_by_prefix": jnp.einsum("bt,btp->p", right_BxT, weights_BxTxP),

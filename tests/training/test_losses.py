@@ -67,8 +67,10 @@ def test_value_loss_by_hand():
     assert (float(sums["accuracy"]), float(sums["weight"])) == (1.0, 2.0)
     assert sums["right_by_prefix"][:3].tolist() == [1, 0, 0] and sums["weight_by_prefix"][:3].tolist() == [1, 1, 0]
     # Token 1 is expected with p = 3 / (3 + 1 + 1) after token 0, token 2 with p = 1 / (1/4 + 1 + 1) after token 1.
-    beside, _ = losses.value(Fixed(table), params, batch, language=0.5)  # type: ignore[arg-type]
+    beside, told = losses.value(Fixed(table), params, batch, language=0.5)  # type: ignore[arg-type]
     assert float(beside - total) == pytest.approx(-0.5 * (np.log(1 / 5) + np.log(1 / 2.25)), rel=1e-5)
+    assert set(told) - set(sums) == {"label_loss", "language_loss"}
+    assert (float(told["label_loss"]), float(told["language_loss"])) == (float(total), pytest.approx(beside - total))
     soft = batch_of([[0]], [[0.25]], [[1]])
     total, _ = losses.value(Fixed(table), params, soft)  # type: ignore[arg-type]
     assert float(total) == pytest.approx(-0.25 * np.log(0.75) - 0.75 * np.log(0.25), rel=1e-5)
