@@ -4,7 +4,7 @@
 #   launch/gke.sh [--dry-run] COMMAND --cluster=NAME --workload=NAME [options of xpk] [-- OPTIONS OF glore run]
 #
 #   launch/gke.sh start --cluster=my-cluster --workload=seed0 --tpu-type=v5litepod-16 --storage=shared \
-#       -- --config=configs/arithmetic.py --workdir=/shared/seed0
+#       -- --config=configs/mine.py --workdir=/shared/seed0
 #   launch/gke.sh status --cluster=my-cluster --workload=seed0
 #   launch/gke.sh tail --cluster=my-cluster --workload=seed0     follows the first host's log
 #   launch/gke.sh stop --cluster=my-cluster --workload=seed0     SIGTERM, five minutes of grace, and it is deleted

@@ -4,7 +4,7 @@
 #   launch/slurm.sh [--dry-run] [options of sbatch] -- OPTIONS OF glore run
 #
 #   launch/slurm.sh --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=8 --time=24:00:00 \
-#       -- --config=configs/arithmetic.py --workdir=runs/seed0
+#       -- --config=configs/mine.py --workdir=runs/seed0
 #
 # --ntasks-per-node is the number of GPUs of a node: each process takes the one of its rank on the node. .venv and the
 # work folder have to be on a file system that all nodes see. The log is glore-JOB.log in this folder.

@@ -5,7 +5,7 @@
 #
 #   launch/tpu_pod.sh sync my-slice --zone=us-east5-b       sends the commit that is checked out to ~/glore_jax
 #   launch/tpu_pod.sh install my-slice --zone=us-east5-b    makes .venv there, with JAX for TPUs
-#   launch/tpu_pod.sh start my-slice --zone=us-east5-b -- --config=configs/arithmetic.py --workdir=/shared/seed0
+#   launch/tpu_pod.sh start my-slice --zone=us-east5-b -- --config=configs/mine.py --workdir=/shared/seed0
 #   launch/tpu_pod.sh status my-slice --zone=us-east5-b     how the run stands on every host
 #   launch/tpu_pod.sh tail my-slice --zone=us-east5-b       follows the first host's log; --worker=3 another's
 #   launch/tpu_pod.sh stop my-slice --zone=us-east5-b       SIGTERM, and waits until every host has ended

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,23 @@ def test_every_command_can_be_typed(where: str, command: str, monkeypatch: pytes
         check_other([program, *words])
     else:
         assert command.strip() in PLAIN, f"{where}: no test knows how to check {command!r}"
+
+
+def test_what_is_launched_fits_the_sixteen_chips_that_it_is_launched_on():
+    """Of slices and clusters: batches and slots that would be refused there, at its price."""
+    found = [shlex.split(line) for where, line in commands() if where == "launching.md"]
+    given = [words[words.index("--") + 1 :] for words in found if "--" in words and words[0] != "launch/local.sh"]
+    assert len(given) == 3 and all("16" in line for _, line in commands() if "--accelerator-type" in line)
+    code = (
+        "import json, sys, jax; jax.config.update('jax_num_cpu_devices', 16)\n"
+        "from glore_jax import cli, configuration; from glore_jax.stages import checking\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    options, overrides = cli.parse(['run', *words])\n"
+        "    checking.check_settings(configuration.load(options.config, overrides))\n"
+    )
+    command = [sys.executable, "-c", code, json.dumps(given)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
