@@ -113,7 +113,7 @@ def _memory(
     """What learns in trainings with an adapter, and the bytes on each device of training and of sampling."""
     sharding = config.get("sharding")
     learning, training = _training_memory(config, model, params, tokenizer, placement.make(sharding))
-    sampling = _sampling_memory(config, model, params, placement.make(sharding, sampling=True))
+    sampling = _sampling_memory(config, model, params, _of_samplers(config))
     _check_memory(training, sampling)
     return learning, training, sampling
 
@@ -182,6 +182,11 @@ def _given(config: Any, rows: Mapping[str, Sequence[Problem]], gold: Sequence[Ex
     return counting.Given({name: len(found) for name, found in rows.items()}, prefixes, written, draft)
 
 
+def _of_samplers(config: Any) -> Placement:
+    """Where a sampler has its slots and sources: on the devices of its process, where the model fits these."""
+    return placement.make(config.get("sharding"), sampling=True).of_process()
+
+
 def _trainings(config: Any) -> dict[str, Any]:
     """The settings of each kind of training, by their key."""
     groups = {name: config[name].train for name in ("sft", "expert_iteration", "orm", "sorm", "refiner")}
@@ -195,8 +200,7 @@ def check_settings(config: Any) -> None:
       InputError: of what a stage would refuse only when its turn came.
     """
     config_keys.check(config)
-    recipe, sharding = config.get("recipe", ""), config.get("sharding")
-    place, sampling = placement.make(sharding), placement.make(sharding, sampling=True)
+    recipe, place, sampling = config.get("recipe", ""), placement.make(config.get("sharding")), _of_samplers(config)
     if recipe in ("glore", "label"):
         precision.check(config.sampling)
         for name in ("slots", "sources"):

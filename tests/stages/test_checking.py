@@ -8,14 +8,18 @@ from typing import Any
 
 import checkpoints as folders
 import jax
+import numpy as np
 import pytest
 import vocabularies
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from glore_jax import cli, configuration
 from glore_jax.errors import InputError
 from glore_jax.method import expert_iteration as ei
 from glore_jax.models import huggingface
+from glore_jax.parallel import mesh as meshes
+from glore_jax.parallel.placement import Placement
 from glore_jax.stages import checking, taking_base
 from glore_jax.tasks import load
 from glore_jax.training import checkpoints, loop
@@ -120,6 +124,18 @@ def test_a_published_folder_is_checked_without_its_weights(tmp_path: Path, monke
 def test_what_cannot_work_is_refused(changes: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         checking.plan(config_of(**changes))
+
+
+def test_slots_and_sources_are_those_of_a_process(monkeypatch: pytest.MonkeyPatch):
+    """Of two processes with a device each, as if this were one of them."""
+    alone = Placement(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), meshes.AXES))
+    monkeypatch.setattr(Placement, "of_process", lambda place: alone)
+    made = checking.plan(config_of(sampling__slots=5, sampling__sources=3))
+    monkeypatch.undo()
+    other = checking.plan(config_of(sampling__slots=10, sampling__sources=4))
+    assert made.sampling["slots"] == other.sampling["slots"]
+    with pytest.raises(InputError, match=r"sampling\.sources=3 does not divide by the 2 devices"):
+        checking.plan(config_of(sampling__sources=3))
 
 
 def test_a_run_refuses_them_before_it_begins(
