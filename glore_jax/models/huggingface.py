@@ -29,7 +29,7 @@ from glore_jax import files
 from glore_jax.errors import InputError
 from glore_jax.models import families, tensors
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
-from glore_jax.models.tensors import Advance, Source, Tensor
+from glore_jax.models.tensors import Advance, Source, Tensor, Unread
 from glore_jax.models.value_head import ValueModel
 from glore_jax.parallel.placement import Placement
 from glore_jax.text.vocabularies import SentencePiece
@@ -150,6 +150,32 @@ def describe(folder: str | Path) -> Model:
       InputError: as `load` does, but for what the numbers are.
     """
     return _described(Path(folder), tensors.find(Path(folder)), None)
+
+
+def unread(folder: str | Path) -> tuple[CausalLM, Any]:
+    """A language model and its parameters, each of which is read when it is asked for (`tensors.Unread`).
+
+    Raises:
+      InputError: as `load`; of NaNs and infinities once they are read, or where it is a value model.
+    """
+    folder = Path(folder)
+    stored = tensors.find(folder)
+    model = _described(folder, stored, None)
+    if not isinstance(model, CausalLM):
+        raise InputError(f"{folder}: a value model; expected a language model, one of architecture ...ForCausalLM")
+
+    def later(path: str, name: str) -> Unread:
+        where, swapped = stored[name], transposed(path)
+
+        def make() -> np.ndarray:
+            array, finite = tensors.read(where, [slice(None)] * len(where.shape), tensors.DTYPES[where.dtype])
+            if not finite:
+                raise _unusable(folder, [f"{name} {tensors.NOT_FINITE}"])
+            return array.T if swapped else array
+
+        return Unread(where.shape[::-1] if swapped else where.shape, tensors.DTYPES[where.dtype], make)
+
+    return model, unflatten_dict({path: later(path, name) for path, name in _names(model).items()}, sep="/")
 
 
 def _described(folder: Path, stored: dict[str, Tensor], dtype: str | None) -> Model:

@@ -164,6 +164,29 @@ def read(tensor: Tensor, index: Sequence[slice], dtype: np.dtype) -> tuple[np.nd
 
 
 @dataclasses.dataclass(frozen=True)
+class Unread:
+    """An array that is made each time it is asked for, by `np.asarray`, so that a model need not be held to be copied.
+
+    Attributes: shape, dtype; make.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    make: Callable[[], Any]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.make(), dtype)
+
+    def then(self, change: Callable[[np.ndarray], Any], shape: tuple[int, ...] | None = None) -> Unread:
+        """What a function makes of it: of the same type and, where no other is given, shape."""
+        return Unread(shape or self.shape, self.dtype, lambda: change(np.asarray(self)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """A tensor to be written. Attributes: name; dtype, shape; array: makes it, when its turn comes."""
 

@@ -38,6 +38,12 @@ def write_model(folder: Path, params: Any, config: DecoderConfig, dtype: str = "
     checkpoints.save_model(folder / MODEL, params, dataclasses.asdict(config), dtype)
 
 
+def copy_model(source: Path, folder: Path) -> None:
+    """The model of a stage into another's folder, as one that computes in float32; a tensor at a time."""
+    params, config = checkpoints.unread(source / MODEL)
+    checkpoints.save_model(folder / MODEL, params, {**config, "dtype": "float32"})
+
+
 def write_table(path: Path, rows: Sequence[Any], cls: type) -> None:
     if hosts.lead():
         files.write_table(path, rows, cls)

@@ -88,8 +88,7 @@ def expert_iteration(context: StageContext) -> dict[str, Any]:
     if not hosts.lead():
         return counts
     chosen = context.folder / f"round{best}" if best else context.input("sft")
-    model, params = artifacts.read_model(chosen, "float32")
-    artifacts.write_model(context.folder, params, model.config)
+    artifacts.copy_model(chosen, context.folder)
     files.write_json(context.folder / artifacts.CURVE, files.read_json(chosen / artifacts.CURVE))
     artifacts.copy_adapter(chosen, context.folder)
     files.write_json(context.folder / "history.json", history)

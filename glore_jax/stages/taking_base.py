@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from glore_jax.errors import InputError
 from glore_jax.models import adapters, huggingface, lora, published, tensors, vocabulary
 from glore_jax.models.decoder import CausalLM, Decoder, DecoderConfig
+from glore_jax.models.lora import LoraConfig
+from glore_jax.models.tensors import Unread
 from glore_jax.pipeline import StageContext
 from glore_jax.records import Problem
 from glore_jax.stages import artifacts
@@ -180,21 +184,48 @@ def _check_rows(folder: Path, config: DecoderConfig, tokens: int) -> None:
 
 
 def _load(settings: Any, tokenizer: Tokenizer) -> tuple[Any, DecoderConfig]:
-    """Parameters `{"decoder": ...}` and configuration, with a row of the embedding for every mark."""
+    """Parameters `{"decoder": ...}` and configuration, with a row of the embedding for every mark.
+
+    Each is read when it is written, so neither the host nor a device ever has the model whole.
+    """
     describe(settings, tokenizer)  # before the weights are read
     folder, adapter = folder_of(settings), adapter_of(settings)
     published = _is_published(folder)
     if published:
-        model, params = huggingface.load(folder)
+        model, params = huggingface.unread(folder)
     else:
-        params, raw = checkpoints.load_model(folder / artifacts.MODEL)
+        params, raw = checkpoints.unread(folder / artifacts.MODEL)
         if "value_head" in params:
             raise InputError(f"{folder}: a value model; expected a language model, as expert_iteration has in a run")
         model, params = CausalLM(Decoder(DecoderConfig(**raw))), params["decoder"]
     if adapter is not None:
-        change, changes = adapters.load(adapter, CausalLM(model.decoder))
-        params = lora.merge(params, changes, change)
+        params = _merged(params, *adapters.load(adapter, CausalLM(model.decoder)))
     config = model.decoder.config
     if published and tokenizer.added:
-        config, params = vocabulary.grow(config, params, tokenizer.vocab_size - tokenizer.added, tokenizer.vocab_size)
+        config, params = _grown(config, params, tokenizer.vocab_size - tokenizer.added, tokenizer.vocab_size)
     return {"decoder": params}, config
+
+
+def _merged(params: Any, change: LoraConfig, adapter: Any) -> Any:
+    """`lora.merge`, layer by layer as they are read."""
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    changes: dict[str, Any] = flatten_dict(adapter, sep="/")
+    for path in dict.fromkeys(side.rsplit("/", 1)[0] for side in changes):
+        mine = unflatten_dict({f"{path}/{side}": changes[f"{path}/{side}"] for side in "ab"}, sep="/")
+
+        def merged(weight: Any, path: str = path, mine: Any = mine) -> Any:
+            return flatten_dict(lora.merge(unflatten_dict({path: weight}, sep="/"), mine, change), sep="/")[path]
+
+        flat[path] = flat[path].then(merged)
+    return unflatten_dict(flat, sep="/")
+
+
+def _grown(config: DecoderConfig, params: Any, trained: int, size: int) -> tuple[DecoderConfig, Any]:
+    """`vocabulary.grow`, each table as it is read."""
+    bigger = vocabulary.grown(config, size)
+
+    def table(name: str) -> Unread:
+        more = lambda rows: vocabulary.grow(config, {name: jnp.asarray(rows)}, trained, size)[1][name]  # noqa: E731
+        return params[name].then(more, (bigger.vocab_size, bigger.d_model))
+
+    return bigger, {**params, **{name: table(name) for name in vocabulary.TABLES if name in params}}

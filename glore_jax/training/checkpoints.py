@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from glore_jax.errors import InputError
 from glore_jax.models import tensors
-from glore_jax.models.tensors import Source
+from glore_jax.models.tensors import Source, Tensor, Unread
 from glore_jax.parallel import hosts
 
 
@@ -52,6 +52,17 @@ def load_model(path: Path, dtype: Any = np.float32) -> tuple[Any, dict[str, Any]
     with _opened(path) as (file, config):
         flat = {name: np.asarray(file.get_tensor(name), dtype) for name in file.keys()}  # noqa: SIM118
     return unflatten_dict(flat, sep="/"), config
+
+
+def unread(path: Path) -> tuple[Any, dict[str, Any]]:
+    """As `load_model`, but each parameter is read when it is asked for (`tensors.Unread`)."""
+    config, found = read_config(path), tensors.header(path)
+
+    def later(where: Tensor) -> Unread:
+        kept = np.dtype(np.float32)
+        return Unread(where.shape, kept, lambda: tensors.read(where, [slice(None)] * len(where.shape), kept)[0])
+
+    return unflatten_dict({name: later(where) for name, where in found.items()}, sep="/"), config
 
 
 def load_parts(

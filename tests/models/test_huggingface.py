@@ -96,21 +96,34 @@ def test_shards_are_written_and_read(tmp_path: Path):
     jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
-@pytest.mark.parametrize("where", ["placement", "rows", "columns"])
+@pytest.mark.parametrize("where", ["placement", "fsdp", "rows", "columns"])
 def test_parameters_lie_where_they_shall(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = checkpoints.write(tmp_path, checkpoints.config("gemma2"))
     _, whole = huggingface.load(folder)
     assert all(x.sharding.device_set == {jax.devices()[0]} for x in jax.tree.leaves(whole))
     monkeypatch.setattr(tensors, "_BLOCK", 1000)  # several reads a tensor
-    place = placement.make()
+    largest: list[int] = []
+    plain = tensors.read
+
+    def counted(*how: Any) -> tuple[np.ndarray, bool]:
+        found = plain(*how)
+        largest.append(found[0].size)
+        return found
+
+    monkeypatch.setattr(tensors, "read", counted)
+    sizes = {"sampling": "", "rules": (), "data": 0, "fsdp": 0, "tensor": 0, "sequence": 0}
+    place = placement.make(sizes | {"preset": "fsdp" if where == "fsdp" else "replicated"})
     mesh = place.mesh
     columns = jax.tree.map(lambda x: NamedSharding(mesh, P(*[None] * (x.ndim - 1), "data")), whole)
-    sharding = {"placement": place, "rows": NamedSharding(mesh, P("data")), "columns": columns}[where]
+    sharding = {"placement": place, "fsdp": place, "rows": NamedSharding(mesh, P("data")), "columns": columns}[where]
     _, params = huggingface.load(folder, sharding=sharding)
     jax.tree.map(np.testing.assert_array_equal, params, whole)
     for x in jax.tree.leaves(params):
         assert x.sharding.mesh == mesh
-        assert x.sharding.is_fully_replicated == (where == "placement")  # the first preset splits none
+        # The first preset splits none, fsdp all but norms.
+        assert x.sharding.is_fully_replicated == (where == "placement" or (where == "fsdp" and x.ndim == 1))
+    # A device's part of a tensor is read by itself.
+    assert max(largest) == max(x.size for x in jax.tree.leaves(whole)) // (1 if where == "placement" else 2)
 
 
 def test_all_that_is_wrong_is_listed_at_once(tmp_path: Path):

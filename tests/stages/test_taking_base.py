@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from ml_collections import ConfigDict
 
 from glore_jax import configuration, files, pipeline
 from glore_jax.errors import InputError
-from glore_jax.models import adapters, huggingface, lora
+from glore_jax.models import adapters, huggingface, lora, tensors
 from glore_jax.models.decoder import CausalLM, Decoder
 from glore_jax.models.lora import LoraConfig
 from glore_jax.pipeline import Stage, StageContext
@@ -120,6 +122,45 @@ def test_half_precision_stays_half_precision(tmp_path: Path):
     take(tmp_path / "given", tmp_path / "run")
     sizes = [(tmp_path / place / "model.safetensors").stat().st_size for place in ("given", "run/base")]
     assert abs(sizes[0] - sizes[1]) < 5000  # the headers differ
+
+
+@pytest.mark.parametrize("given", ["published", "published, with an adapter", "of a run"])
+def test_no_more_than_a_tensor_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str):
+    folder, place = write_folder(tmp_path / "given"), ""
+    if given == "of a run":
+        take(folder, tmp_path / "first")
+        folder = tmp_path / "first" / "base"
+    elif given != "published":
+        place, _ = write_adapter(tmp_path / "adapter", *huggingface.load(folder))
+    sizes = [where.shape for where in tensors.find(folder).values()]
+    read, before = tensors.read, sum(x.nbytes for x in jax.live_arrays())
+    seen: list[weakref.ref[np.ndarray]] = []
+    held: list[int] = []
+
+    def watched(where: tensors.Tensor, *how: Any) -> tuple[np.ndarray, bool]:
+        here = sum(array.nbytes for ref in seen if (array := ref()) is not None)
+        held.append(here + sum(x.nbytes for x in jax.live_arrays()) - before)
+        found = read(where, *how)
+        if where.path.parent == folder:
+            seen.append(weakref.ref(found[0]))
+        return found
+
+    monkeypatch.setattr(tensors, "read", watched)
+    take(folder, tmp_path / "run", adapter=place)
+    assert len(seen) == len(sizes)
+    of_adapter = 0 if not place else (Path(place) / adapters.WEIGHTS).stat().st_size
+    assert max(held) <= of_adapter + 2 * 4 * max(map(math.prod, sizes)) < 4 * sum(map(math.prod, sizes))
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path):
+    raw = folders.config("llama2") | {"vocab_size": ROWS}
+    weights = folders.weights(raw)
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = np.nan
+    folders.write(tmp_path / "given", raw, weights)
+    vocabularies.make("byte_level", tmp_path / "given")
+    with pytest.raises(InputError, match=r"(?s)given: cannot be used .*layers\.1\.mlp\.up_proj\.weight has NaNs"):
+        take(tmp_path / "given", tmp_path / "run")
+    assert not (tmp_path / "run" / "base").exists()
 
 
 def spoil(folder: Path, fault: str) -> None:
