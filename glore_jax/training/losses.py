@@ -50,7 +50,7 @@ def value(model: decoder.Decoder, params: Any, batch: Batch, language: float = 0
     nats_BxT = optax.sigmoid_binary_cross_entropy(logits_BxT, batch["targets"])
     right_BxT = ((logits_BxT >= 0) == (batch["targets"] >= 0.5)).astype(jnp.float32)
     total, terms = jnp.sum(nats_BxT * batch["weights"]), {}
-    if language:
+    if language and surprise_BxT is not None:
         terms = {"label_loss": total, "language_loss": language * jnp.sum(surprise_BxT)}
         total = terms["label_loss"] + terms["language_loss"]
     weights_BxTxP = batch["weights"][..., None] * jax.nn.one_hot(jnp.minimum(batch["steps"], PREFIXES) - 1, PREFIXES)
