@@ -16,6 +16,7 @@ from glore_jax.models import decoder, layout, next_token, stacking, whole_rows
 from glore_jax.models.decoder import Decoder
 from glore_jax.models.execution import Execution
 from glore_jax.models.visibility import Visibility
+from glore_jax.parallel import programs
 
 # Two periods of two layers, and one layer over.
 CONFIG = tiny.decoder_config(num_layers=5, layer_windows=(3, 0, 3, 0, 3), local_rope_theta=100.0, qk_norm=True)
@@ -94,3 +95,20 @@ def test_a_large_vocabulary_is_judged_by_chunks(monkeypatch: pytest.MonkeyPatch)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), outputs(), whole)
     assert "12,64]" in str(jax.make_jaxpr(lambda h: h @ PARAMS["unembedding"].T)(hidden))
     assert "12,64]" not in str(jax.make_jaxpr(lambda h: next_token.judge(model, PARAMS, h, TOKENS))(hidden))
+
+
+def test_logits_of_256k_words_never_exist_whole():
+    """Nor do their gradients: 4 GiB for 4,096 positions, of which 256 are there at a time, in a few arrays."""
+    words, positions = 2**18, 4096
+    model = Decoder(tiny.decoder_config(vocab_size=words))
+    table = jax.ShapeDtypeStruct((words, 16), jnp.float32)
+    hidden, targets = (
+        jax.ShapeDtypeStruct((1, positions, 16), jnp.float32),
+        jax.ShapeDtypeStruct((1, positions), jnp.int32),
+    )
+
+    def loss(table: jax.Array, hidden: jax.Array, targets: jax.Array) -> jax.Array:
+        return jnp.sum(next_token.judge(model, {"unembedding": table}, hidden, targets)[0])
+
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(table, hidden, targets).compile()
+    assert programs.memory(compiled).temporaries < words * positions * 4 / 4

@@ -67,6 +67,16 @@ def test_every_step_is_written_once_whatever_was_killed(tmp_path: Path):
     assert told["operations a token, formula"] == rates.FORMULA and told["learning_rate"] == 0.01
 
 
+def test_metrics_are_read_once_the_next_step_is_on_its_way():
+    read: list[int] = []
+    books = bookkeeping.Books(3, False, lambda number: "", {}, lambda number, values: read.append(number))
+    for number in (1, 2, 3):
+        books.expect(number, {"loss": np.float32(1.0), "gradient_norm": np.float32(1.0)}, 0.0)
+        assert read == list(range(1, number))
+    books.read()
+    assert read == [1, 2, 3]
+
+
 def test_tensorboard_has_every_step_once_too(tmp_path: Path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
