@@ -14,9 +14,7 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import programs
 from glore_jax.parallel.placement import Placement
-from glore_jax.training import adaptation, optimizer, train_step
-
-_OF_A_TOKEN = 3 * 4 + 2 * 1 + 2 * 4  # bytes of a batch: see `batches.epochs`
+from glore_jax.training import adaptation, batches, optimizer, train_step
 
 
 def footprint(
@@ -39,10 +37,10 @@ def footprint(
     at = train_step.shardings(layout.named(model, learning), tx, place)
     stays = _each(frozen, layout.shardings(model, frozen, place))
     learns = _each(learning, at.params)
-    tokens = settings.rows * settings.row_length // (place.parts("batch") * place.parts("positions"))
+    batch = batches.shapes(settings.rows, settings.row_length)
     parts = {"parameters": learns + stays, "gradients": learns}
     parts["optimizer"] = _each(state.opt_state, at.opt_state)
-    parts["batch"] = tokens * _OF_A_TOKEN
+    parts["batch"] = programs.bytes_of(programs.shapes(batch, place.at("batch", "positions")))
     rows = settings.rows // (place.parts("batch") * settings.micro_batches)
     positions = next_token.chunk(settings.row_length // place.parts("positions"), rows, model.config.vocab_size)
     parts["logits"] = rows * positions * model.config.vocab_size // place.parts("vocab") * 4

@@ -5,6 +5,7 @@ Sums of other orders differ in their last bits: the tolerances are on float32 nu
 
 from __future__ import annotations
 
+import collections
 import functools
 from typing import Any
 
@@ -18,16 +19,21 @@ from jax.sharding import PartitionSpec as P
 
 from glore_jax.models import decoder, execution, stacking, value_head
 from glore_jax.models.decoder import Decoder
-from glore_jax.parallel import collectives, placement
+from glore_jax.parallel import collectives, placement, programs
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel.placement import Placement
+from glore_jax.sampling import decode
+from glore_jax.sampling import programs as sampling_programs
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.requests import Request, Source
 from glore_jax.training import batches, beginning, losses
+from glore_jax.training.footprint import footprint
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 CONFIG = tiny.decoder_config(d_model=32, num_heads=8, num_kv_heads=4, head_dim=8, d_ff=64)
+LORA = {"lora": {"rank": 2, "alpha": 4.0, "layers": ("wq", "wo", "up", "down", "unembedding")}}
+MARKS = (50, 51)  # whose rows learn beside an adapter
 PRESETS = {
     "replicated": {"preset": "replicated"},
     "fsdp": {"preset": "fsdp"},
@@ -69,11 +75,15 @@ def batch(loss: str) -> dict[str, np.ndarray]:
 LOSSES = {"language": losses.language, "value": functools.partial(losses.value, language=0.1)}
 
 
+def settings_of(**changes: Any) -> Any:
+    return tiny.training(rows=16, row_length=32, learning_rate=0.1, warmup=0.0, **changes)
+
+
 def begun(loss: str, place: Placement, **changes: Any) -> beginning.Beginning:
     params = start() if loss == "value" else {"decoder": start()["decoder"]}
-    settings = tiny.training(rows=16, row_length=32, learning_rate=0.1, warmup=0.0, **changes)
+    settings = settings_of(**changes)
     beginning.check("train", settings, place)
-    return beginning.begin(Decoder(CONFIG), params, LOSSES[loss], settings, 4, place, jax.random.key(0))
+    return beginning.begin(Decoder(CONFIG), params, LOSSES[loss], settings, 4, place, jax.random.key(0), MARKS)
 
 
 def stepped(loss: str, place: Placement, **changes: Any) -> tuple[Any, Any]:
@@ -83,9 +93,9 @@ def stepped(loss: str, place: Placement, **changes: Any) -> tuple[Any, Any]:
 
 
 @functools.cache
-def alone(loss: str, optimizer: str = "adamw") -> tuple[Any, Any]:
+def alone(loss: str, optimizer: str = "adamw", adapter: bool = False) -> tuple[Any, Any]:
     """What one device computes."""
-    return jax.device_get(stepped(loss, one_device(), optimizer=optimizer))
+    return jax.device_get(stepped(loss, one_device(), optimizer=optimizer, **(LORA if adapter else {})))
 
 
 def gradients(state: Any) -> Any:
@@ -112,6 +122,16 @@ def test_a_step_is_that_of_one_device(preset: str, loss: str):
     assert max(np.abs(x).max() for x in jax.tree.leaves(moved)) < 1e-4  # of steps of 0.1
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_step_of_an_adapter_is_that_of_one_device(preset: str):
+    """Its A and B are whole everywhere; what stays beside them, and the rows of marks are taken from, is split."""
+    state, metrics = stepped("value", placed(preset), **LORA)
+    expected, figures = alone("value", adapter=True)
+    assert set(state.params) == {"adapter", "rows", "value_head"}
+    assert_close(metrics, figures, rtol=1e-5, atol=1e-6)
+    assert_close(gradients(state), gradients(expected), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("preset", ["fsdp", "fsdp+tensor"])
 def test_muon_is_right_on_matrices_in_parts(preset: str):
     state, _ = stepped("language", placed(preset), optimizer="muon")
@@ -120,12 +140,13 @@ def test_muon_is_right_on_matrices_in_parts(preset: str):
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch():
-    """Though their weights differ: a mean of means would not be the mean."""
-    parts = batch("value")["weights"].reshape(8, 2, -1).sum(axis=(0, 2))
-    assert len(set(parts.tolist())) > 1
-    expected, figures = alone("value")
-    for preset, changes in (("fsdp+tensor", {}), ("fsdp", {"scan": True, "remat": "full"})):
-        state, metrics = stepped("value", placed(preset), micro_batches=2, **changes)
+    """Though their weights differ, of labelled steps and of tokens: a mean of means would not be the mean."""
+    scan = {"scan": True, "remat": "full"}
+    for loss, preset, changes in (("value", "fsdp+tensor", {}), ("value", "fsdp", scan), ("language", "fsdp", {})):
+        parts = batch(loss)["weights"].reshape(8, 2, -1).sum(axis=(0, 2))
+        assert len(set(parts.tolist())) > 1
+        expected, figures = alone(loss)
+        state, metrics = stepped(loss, placed(preset), micro_batches=2, **changes)
         assert_close(metrics, figures, rtol=1e-5, atol=1e-6)
         assert_close(stacking.unstack_layers(gradients(state)), gradients(expected), rtol=1e-4, atol=1e-6)
 
@@ -139,6 +160,7 @@ def test_scanned_layers_lie_in_parts_and_leave_one_by_one():
     assert_close(params, {"decoder": start()["decoder"]}, rtol=0, atol=0)
     assert params["decoder"]["mlp_1"]["gate"].sharding == place.at("embed", "mlp")
     state, metrics = begin.laid.step(begin.state, place.put(batch("language"), "batch", "positions"), {}, np.inf)
+    assert all(x.is_deleted() for x in jax.tree.leaves(begin.state))  # donated: the new state has its memory
     expected, figures = alone("language")
     assert_close(metrics, figures, rtol=1e-5, atol=1e-6)
     assert_close(stacking.unstack_layers(gradients(state)), gradients(expected), rtol=1e-4, atol=1e-6)
@@ -153,6 +175,33 @@ def test_a_state_is_made_in_parts():
     for part in (layer, *(moment["decoder"]["mlp_0"]["gate"] for moment in (moments[0].mu, moments[0].nu))):
         assert part.shape == (32, 64)
         assert {shard.data.shape for shard in part.addressable_shards} == {(16, 32)}
+
+
+def on_each_device(tree: Any) -> int:
+    """Bytes of the parts of arrays that lie on a device, which are as many on each."""
+    held: dict[Any, int] = collections.defaultdict(int)
+    for array in jax.tree.leaves(tree):
+        for shard in array.addressable_shards:
+            held[shard.device] += shard.data.nbytes
+    assert len(held) == 8 and len(set(held.values())) == 1
+    return next(iter(held.values()))
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [*((preset, {}) for preset in PRESETS), ("fsdp+tensor", LORA), ("fsdp", {"scan": True, "moments": "bfloat16"})],
+)
+def test_the_table_of_bytes_is_of_what_lies_on_a_device(preset: str, changes: dict[str, Any]):
+    """It is printed before anything is made; and what makes the moments needs no more of a device than its part."""
+    place = placed(preset)
+    begin = begun("value", place, **changes)
+    table = footprint(Decoder(CONFIG), start(), settings_of(**changes), place, MARKS)
+    assert table["parameters"] == on_each_device((begin.state.params, begin.frozen))
+    assert table["gradients"] == on_each_device(begin.state.params)
+    assert table["optimizer"] == on_each_device(begin.state.opt_state)
+    assert table["batch"] == on_each_device(place.put(batch("value"), "batch", "positions"))
+    made = programs.memory(begin.laid.init.lower(begin.laid.state.params).compile())
+    assert made.results + made.temporaries < table["gradients"] + table["optimizer"] + 4096  # small ones are padded
 
 
 SCATTERS = {"all-gather", "reduce-scatter", "all-reduce", "all-to-all"}  # the last are rows of the embedding
@@ -196,13 +245,35 @@ def test_weights_are_gathered_from_neighbours_first_and_gradients_scattered_alon
     np.testing.assert_allclose(jax.jit(split)(parts, factors), factors.sum(axis=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("preset", "most"),
+    [
+        ("replicated", 0),
+        ("tensor", 0.1),  # what is chosen from, no weights
+        ("fsdp", 1.0),  # every matrix once a token, which is what another preset for sampling is for
+    ],
+)
+def test_decoding_gathers_no_more_than_the_preset_calls_for(preset: str, most: float):
+    engine = sampler(placed(preset))
+    s = engine.settings
+    shapes = decode.Shapes(s.slots, 1, s.sources, max(s.buckets), s.max_new_tokens, s.chunk, 0, 0, s.cache)
+    lowered = sampling_programs.decode_chunk(engine.model, shapes, engine.params, engine.placement)
+    moved = collectives.read(lowered.compile().as_text())
+    model = sum(x.nbytes for x in jax.tree.leaves(engine.params))
+    assert moved.bytes.get("all-gather", 0) <= most * model  # of a step: nobody knows how many there will be
+    assert preset != "replicated" or sum(moved.bytes.values()) < 64  # whether anything is still written
+
+
+def sampler(place: Placement) -> Engine:
+    settings = tiny.sampling(slots=16, sources=8, buckets=(12,))
+    return Engine(Decoder(CONFIG), start()["decoder"], settings, tiny.EOS, tiny.PAD, placement=place)
+
+
 def sampled(place: Placement) -> list[tuple[int, ...]]:
     rng = np.random.default_rng(3)
     sources = [Source(rng.integers(3, tiny.VOCAB, size).tolist()) for size in (3, 8, 5, 12, 1, 7)]
     requests = [Request(f"{n}/{k}", s, len(s.tokens), 1.0) for n, s in enumerate(sources) for k in range(4)]
-    settings = tiny.sampling(slots=16, sources=8, buckets=(12,))
-    engine = Engine(Decoder(CONFIG), start()["decoder"], settings, tiny.EOS, tiny.PAD, placement=place)
-    return [completion.tokens for completion in engine.generate(requests, jax.random.key(7))]
+    return [completion.tokens for completion in sampler(place).generate(requests, jax.random.key(7))]
 
 
 def test_sampling_gives_the_same_tokens_under_every_preset():

@@ -77,6 +77,10 @@ def test_every_stage_runs_and_says_what_it_made(smoke: Finished):
     for key in ("positive", "dev_accuracy", "train_pass_rate", "label_accuracy", "tokens_per_second", "pairs"):
         assert key in smoke.out
     assert f"all {len(NAMES)} stages are done; this run took" in smoke.out
+    line = goodput.line(goodput.of_stages(smoke.workdir))
+    assert f"\n{line}\n" in smoke.out and all(f" {kind} " in line for kind in ("steps", "sampling", "compile"))
+    page = (smoke.workdir / "report" / "index.html").read_text()
+    assert re.search(r"goodput \d+\.\d % of .+ in stages: steps ", page)  # of the stages before it
     assert sorted(p.name for p in smoke.workdir.iterdir() if p.is_dir()) == sorted([*NAMES, goodput.METRICS])
 
 
