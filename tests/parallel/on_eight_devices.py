@@ -22,7 +22,7 @@ from glore_jax.models.decoder import Decoder
 from glore_jax.parallel import collectives, placement, programs
 from glore_jax.parallel import mesh as meshes
 from glore_jax.parallel.placement import Placement
-from glore_jax.sampling import decode
+from glore_jax.sampling import decode, memory
 from glore_jax.sampling import programs as sampling_programs
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.requests import Request, Source
@@ -253,10 +253,14 @@ def test_weights_are_gathered_from_neighbours_first_and_gradients_scattered_alon
         ("fsdp", 1.0),  # every matrix once a token, which is what another preset for sampling is for
     ],
 )
-def test_decoding_gathers_no_more_than_the_preset_calls_for(preset: str, most: float):
+def test_decoding_gathers_no_more_than_the_preset_calls_for_and_takes_what_was_counted(preset: str, most: float):
     engine = sampler(placed(preset))
     s = engine.settings
     shapes = decode.Shapes(s.slots, 1, s.sources, max(s.buckets), s.max_new_tokens, s.chunk, 0, 0, s.cache)
+    taken = memory.taken(engine.model.config, s, s.slots, engine.placement)
+    assert taken["slots"] == on_each_device(engine.programs_of(shapes).empty())
+    weights = sampling_programs.params(engine.model, start()["decoder"], s, engine.placement)
+    assert programs.bytes_of(weights) == on_each_device(engine.params)
     lowered = sampling_programs.decode_chunk(engine.model, shapes, engine.params, engine.placement)
     moved = collectives.read(lowered.compile().as_text())
     model = sum(x.nbytes for x in jax.tree.leaves(engine.params))
