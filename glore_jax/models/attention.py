@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from glore_jax.models.quantised import quantise
 
 _COLUMNS = {"k": 3, "v": 2, "k_scale": 2, "v_scale": 2}  # the axis of the columns
-_HIDDEN = -1e9  # the score of a key that a query may not see
+HIDDEN = -1e9  # the score of a key that a query may not see
 
 
 def soft_cap(x: jax.Array, cap: float) -> jax.Array:
@@ -53,7 +53,7 @@ def mix(q_BxKxGTxH: jax.Array, keys: dict[str, jax.Array], mask_BxTxC: jax.Array
         queries = _gather(q_BxKxGTxH, keys["shared_k"].shape[0])
         scores = jnp.concatenate([_spread(_scores(queries, keys, "shared_k"), B), scores], axis=-1)
     scores_BxKxGxTxC = scores.reshape(B, K, GT // T, T, -1).astype(jnp.float32)
-    scores_BxKxGxTxC = jnp.where(mask_BxTxC[:, None, None], soft_cap(scores_BxKxGxTxC, cap), _HIDDEN)
+    scores_BxKxGxTxC = jnp.where(mask_BxTxC[:, None, None], soft_cap(scores_BxKxGxTxC, cap), HIDDEN)
     weights = jax.nn.softmax(scores_BxKxGxTxC, axis=-1).astype(dtype).reshape(B, K, GT, -1)
     if not shared:
         return _mixture(weights, keys, "v")

@@ -118,6 +118,18 @@ def _weight(axes: tuple[str, ...], fan_in: int) -> Any:
     return nn.with_logical_partitioning(nn.initializers.truncated_normal(fan_in**-0.5), axes)
 
 
+def product(x_BxTxD: jax.Array, weight_DxF: jax.Array, flat: bool) -> jax.Array:
+    """Activations times a weight, [B, T, F].
+
+    Args:
+      flat: as one of two matrices. For the gradient of a weight XLA's CPU compiler would else copy activations into
+        another order first, which takes longer than the product.
+    """
+    if not flat:
+        return x_BxTxD @ weight_DxF
+    return (x_BxTxD.reshape(-1, x_BxTxD.shape[-1]) @ weight_DxF).reshape(*x_BxTxD.shape[:-1], -1)
+
+
 class RMSNorm(nn.Module):
     """Of the last axis: [..., D], or [..., H] where it is one of heads."""
 
@@ -146,6 +158,7 @@ def _norm(c: DecoderConfig, name: str | None = None) -> RMSNorm:
 class Attention(nn.Module):
     config: DecoderConfig
     local: bool = False  # one of the layers that turn by `local_rope_theta`
+    flat: bool = False  # see `product`
 
     @nn.compact
     def __call__(self, x_BxTxD, positions_BxT, read: Attend | jax.Array, layer_cache, column):
@@ -159,9 +172,9 @@ class Attention(nn.Module):
         wo = self.param("wo", _weight(("heads", "embed"), fan_out), (c.num_heads * c.head_dim, c.d_model))
 
         B, T, _ = x_BxTxD.shape
-        q = (x_BxTxD @ wq.astype(dtype)).reshape(B, T, c.num_heads, c.head_dim)
-        k = (x_BxTxD @ wk.astype(dtype)).reshape(B, T, c.num_kv_heads, c.head_dim)
-        v = (x_BxTxD @ wv.astype(dtype)).reshape(B, T, c.num_kv_heads, c.head_dim)
+        q = product(x_BxTxD, wq.astype(dtype), self.flat).reshape(B, T, c.num_heads, c.head_dim)
+        k = product(x_BxTxD, wk.astype(dtype), self.flat).reshape(B, T, c.num_kv_heads, c.head_dim)
+        v = product(x_BxTxD, wv.astype(dtype), self.flat).reshape(B, T, c.num_kv_heads, c.head_dim)
         if c.qkv_bias:
             q, k, v = q + self._bias("bq", q), k + self._bias("bk", k), v + self._bias("bv", v)
         if c.qk_norm:
@@ -172,7 +185,7 @@ class Attention(nn.Module):
         if layer_cache is not None:
             keys = layer_cache = attention.write(layer_cache, keys, column)
         mixed = read(q, k, v) if callable(read) else attention.read(q, keys, read, c.attention_soft_cap)
-        return mixed.reshape(B, T, c.num_heads * c.head_dim) @ wo.astype(dtype), layer_cache
+        return product(mixed.reshape(B, T, c.num_heads * c.head_dim), wo.astype(dtype), self.flat), layer_cache
 
     def _bias(self, name: str, x_BxTxNxH: jax.Array) -> jax.Array:
         """A bias of its own for each axis of each head, in the shape of what it is added to."""
@@ -192,6 +205,7 @@ class Attention(nn.Module):
 
 class FeedForward(nn.Module):
     config: DecoderConfig
+    flat: bool = False  # see `product`
 
     @nn.compact
     def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
@@ -201,7 +215,8 @@ class FeedForward(nn.Module):
         up = self.param("up", _weight(("embed", "mlp"), c.d_model), (c.d_model, c.d_ff))
         down = self.param("down", _weight(("mlp", "embed"), 2 * c.num_layers * c.d_ff), (c.d_ff, c.d_model))
         activation = ACTIVATIONS[c.activation]
-        return (activation(x_BxTxD @ gate.astype(dtype)) * (x_BxTxD @ up.astype(dtype))) @ down.astype(dtype)
+        gated = activation(product(x_BxTxD, gate.astype(dtype), self.flat))
+        return product(gated * product(x_BxTxD, up.astype(dtype), self.flat), down.astype(dtype), self.flat)
 
 
 class Layers(nn.Module):
@@ -218,9 +233,10 @@ class Layers(nn.Module):
         c = self.config
         layers = range(c.num_layers)
         self.attention_norm = [_norm(c) for _ in layers]
-        self.attention = [Attention(c, bool(c.window(i) and c.local_rope_theta)) for i in layers]
+        flat = self.execution.flat
+        self.attention = [Attention(c, bool(c.window(i) and c.local_rope_theta), flat) for i in layers]
         self.mlp_norm = [_norm(c) for _ in layers]
-        self.mlp = [FeedForward(c) for _ in layers]
+        self.mlp = [FeedForward(c, flat) for _ in layers]
         if c.post_norms:
             self.post_attention_norm = [_norm(c) for _ in layers]
             self.post_mlp_norm = [_norm(c) for _ in layers]

@@ -49,6 +49,11 @@ class Execution:
         return 1 if self.own_rows else self.place.parts("batch"), self.place.parts("positions")
 
     @property
+    def flat(self) -> bool:
+        """Whether rows and tokens are one axis of the matrices that are multiplied: on a CPU that has whole rows."""
+        return self.platform == "cpu" and self.parts[1] == 1
+
+    @property
     def splits_weights(self) -> bool:
         """Whether weights are split over axes that rows are split over, and nothing is over others (fsdp)."""
         if self.place is None:

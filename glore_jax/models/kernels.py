@@ -1,7 +1,7 @@
-"""Attention of whole rows, by backend: XLA everywhere, cuDNN on GPUs, the splash kernel that ships with jax on TPUs.
+"""Attention of whole rows, by backend: blocks on CPUs, cuDNN on GPUs, the splash kernel that ships with jax on TPUs.
 
-XLA's is the reference: it holds the scores of all pairs of tokens. The kernels hold a block of them at a time, and say
-of some models that they cannot compute them; nobody asking for one by name, these are computed by XLA.
+XLA's is the reference: it holds the scores of all pairs of tokens. The others hold a block of them at a time. The
+kernels say of some models that they cannot compute them; nobody asking for one by name, these are computed by XLA.
 
 Shape suffixes: B rows, T tokens, N query heads, K key heads, G = N / K query heads a key head, H head size.
 """
@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from glore_jax.errors import InputError
-from glore_jax.models import attention
+from glore_jax.models import attention, blocks
 from glore_jax.models.execution import Execution
 from glore_jax.models.visibility import Visibility
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-BEST = {"gpu": "cudnn", "tpu": "splash"}  # by platform; elsewhere XLA
-NAMES = ("xla", "cudnn", "splash")
+BEST = {"cpu": "blocks", "gpu": "cudnn", "tpu": "splash"}  # by platform
+NAMES = ("xla", "blocks", "cudnn", "splash")
 _LANES, _BLOCK = 128, 512  # the splash kernel reads keys in blocks of a multiple of the former; at most of the latter
 
 
@@ -35,7 +35,7 @@ def choose(asked: str, platform: str, prefix_lm: bool, cap: float, head_dim: int
     Raises:
       InputError: the one that is asked for is not there, or cannot.
     """
-    cannot = {"xla": "", "splash": "reads no prefix in both directions" if prefix_lm else ""}
+    cannot = {"xla": "", "blocks": "", "splash": "reads no prefix in both directions" if prefix_lm else ""}
     if cap:
         cannot["cudnn"] = "caps no scores"
     elif dtype not in ("bfloat16", "float16"):
@@ -57,10 +57,12 @@ def attend(kernel: str, visible: Visibility, window: int, cap: float, execution:
       kernel: one of `NAMES`.
       window: how many positions back a token sees, itself included; 0: all.
       cap: of the scores; 0: none.
-      execution: how arrays are split, which the splash kernel has to know; where devices are no TPUs it is interpreted.
+      execution: how arrays are split, which all but XLA have to know; splash is interpreted where there are no TPUs.
     """
     if kernel == "splash":
         return lambda q, k, v: splash(q, k, v, visible.segments_BxT, window, cap, execution)
+    if kernel == "blocks":
+        return lambda q, k, v: in_blocks(q, k, v, visible, window, cap, execution)
     mask_BxTxT = visible.mask(window)
     if kernel == "cudnn":
         return lambda q, k, v: cudnn(q, k, v, mask_BxTxT)
@@ -122,14 +124,41 @@ def splash(
         )
         return jax.vmap(kernel)(q_BxNxTxH, k_BxKxTxH, v_BxKxTxH, segments_BxT)
 
-    place = execution.place
-    if place is not None and not execution.own_rows:
-        rows_at, q_at, k_at = (place.at("batch", *name).spec for name in ((), ("heads",), ("kv_heads",)))
-        one_device = jax.shard_map(
-            one_device, mesh=place.mesh, in_specs=(q_at, k_at, k_at, rows_at), out_specs=q_at, check_vma=False
-        )
-    mixed_BxNxTxH = one_device(q_BxNxTxH, k_BxKxTxH, v_BxKxTxH, segments_BxT)
+    mixed_BxNxTxH = _each_device(one_device, execution, 1)(q_BxNxTxH, k_BxKxTxH, v_BxKxTxH, segments_BxT)
     return mixed_BxNxTxH[:, :, :T].transpose(0, 2, 1, 3)
+
+
+def in_blocks(
+    q_BxTxNxH: jax.Array,
+    k_BxTxKxH: jax.Array,
+    v_BxTxKxH: jax.Array,
+    visible: Visibility,
+    window: int,
+    cap: float,
+    execution: Execution,
+) -> jax.Array:
+    """By blocks of queries (`models.blocks`), each device for its own rows and heads."""
+
+    def one_device(q_BxTxNxH: Any, k_BxTxKxH: Any, v_BxTxKxH: Any, visible: Visibility) -> jax.Array:
+        return blocks.attend(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, visible, window, cap)
+
+    return _each_device(one_device, execution, 2)(q_BxTxNxH, k_BxTxKxH, v_BxTxKxH, visible)
+
+
+def _each_device(attend: Callable[..., jax.Array], execution: Execution, heads: int) -> Callable[..., jax.Array]:
+    """`attend(q, k, v, what is known of rows)` by each device for its own rows and heads.
+
+    Args:
+      heads: which axis theirs is.
+    """
+    place = execution.place
+    if place is None or execution.own_rows:
+        return attend
+    # A device that had some query heads of all would not know which key heads are theirs.
+    names = ("heads", "kv_heads") if place.axes("heads") == place.axes("kv_heads") else (None, None)
+    q_at, k_at = (place.at("batch", *[None] * (heads - 1), name).spec for name in names)
+    rows_at = place.at("batch").spec
+    return jax.shard_map(attend, mesh=place.mesh, in_specs=(q_at, k_at, k_at, rows_at), out_specs=q_at, check_vma=False)
 
 
 def _splash_kernel(heads: int, tokens: int, window: int, cap: float, interpret: bool) -> Callable[..., jax.Array]:

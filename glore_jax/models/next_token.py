@@ -27,11 +27,13 @@ def judge(model: Any, params: Any, hidden_BxTxD: jax.Array, targets_BxT: jax.Arr
     table_VxD = execution.gather(part, ("vocab", "embed"), hidden_BxTxD.dtype)
 
     def of_chunk(hidden_BxCxD: jax.Array, targets_BxC: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits_BxCxV = decoder.logits({name: table_VxD}, hidden_BxCxD, model)
+        if execution.flat:  # see `decoder.product`
+            hidden_BxCxD = hidden_BxCxD.reshape(-1, hidden_BxCxD.shape[-1])
+        logits = decoder.logits({name: table_VxD}, hidden_BxCxD, model).reshape(*targets_BxC.shape, -1)
         # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
-        picked_BxC = jnp.sum(logits_BxCxV * jax.nn.one_hot(targets_BxC, logits_BxCxV.shape[-1]), axis=-1)
-        nats_BxC = jax.nn.logsumexp(logits_BxCxV, axis=-1) - picked_BxC
-        return nats_BxC, (jnp.argmax(logits_BxCxV, axis=-1) == targets_BxC).astype(jnp.float32)
+        picked_BxC = jnp.sum(logits * jax.nn.one_hot(targets_BxC, logits.shape[-1]), axis=-1)
+        nats_BxC = jax.nn.logsumexp(logits, axis=-1) - picked_BxC
+        return nats_BxC, (picked_BxC >= jax.lax.stop_gradient(logits).max(axis=-1)).astype(jnp.float32)
 
     B, T = targets_BxT.shape
     rows, parts = execution.parts

@@ -33,12 +33,42 @@ class Visibility(flax.struct.PyTreeNode):
                [0, 0, 1, 0],
                [0, 0, 0, 1]], dtype=int32)
         """
-        T = self.segments_BxT.shape[1]
-        same = self.segments_BxT[:, :, None] == self.segments_BxT[:, None, :]
-        seen = jnp.tril(jnp.ones((T, T), bool))[None]
-        if self.prefix_BxT is not None:
-            seen = seen | (self.prefix_BxT[:, :, None] & self.prefix_BxT[:, None, :])
+        columns = jnp.arange(self.segments_BxT.shape[1])
+        return self.between((self, columns), (self, columns), window)
+
+    @staticmethod
+    def between(queries: tuple[Visibility, jax.Array], keys: tuple[Visibility, jax.Array], window: int) -> jax.Array:
+        """Which of some keys each of some queries sees, [B, Q, S].
+
+        Args:
+          queries, keys: what is known of these columns [B, Q] or [B, S] of the same rows, and which columns they are.
+        """
+        (q, at_Q), (k, at_S) = queries, keys
+        seen = (at_Q[:, None] >= at_S[None, :])[None]
+        if q.prefix_BxT is not None and k.prefix_BxT is not None:
+            seen = seen | (q.prefix_BxT[:, :, None] & k.prefix_BxT[:, None, :])
         if window:
-            columns = jnp.arange(T)
-            seen = seen & (jnp.abs(columns[:, None] - columns[None, :]) < window)[None]
-        return same & seen
+            seen = seen & (jnp.abs(at_Q[:, None] - at_S[None, :]) < window)[None]
+        return seen & (q.segments_BxT[:, :, None] == k.segments_BxT[:, None, :])
+
+    def reach(self, window: int = 0) -> tuple[jax.Array, jax.Array]:
+        """The first and the last column that each token sees, [B, T] each; of padding, itself.
+
+        >>> prefix = jnp.array([[True, True, False, False, False]])
+        >>> first, last = Visibility(jnp.array([[1, 1, 1, 2, 0]]), prefix).reach()
+        >>> first.tolist(), last.tolist()
+        ([[0, 0, 0, 3, 4]], [[1, 1, 2, 3, 4]])
+        """
+        columns = jnp.arange(self.segments_BxT.shape[1])[None, :]
+        ends = self.segments_BxT[:, 1:] != self.segments_BxT[:, :-1]
+        begins = jnp.pad(ends, ((0, 0), (1, 0)), constant_values=True)
+        first = last = jax.lax.cummax(jnp.where(begins, columns, 0), axis=1)
+        last = jnp.broadcast_to(columns, first.shape)
+        if self.prefix_BxT is not None:
+            inside = self.prefix_BxT[:, :-1] & self.prefix_BxT[:, 1:] & ~ends
+            inside = jnp.pad(inside, ((0, 0), (0, 1)))  # whether the prefix goes on with the next token
+            last = jax.lax.cummin(jnp.where(inside, columns.shape[1], columns), axis=1, reverse=True)
+        if window:
+            first, last = jnp.maximum(first, columns - window + 1), jnp.minimum(last, columns + window - 1)
+        real = self.segments_BxT > 0
+        return jnp.where(real, first, columns), jnp.where(real, last, columns)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glore_jax.errors import InputError
-from glore_jax.models import kernels
+from glore_jax.models import blocks, kernels
 from glore_jax.models.execution import Execution
 from glore_jax.models.visibility import Visibility
 
@@ -46,6 +46,30 @@ def test_splash_attention_is_the_reference(window: int, cap: float):
     compare(found, expected)
 
 
+@pytest.mark.parametrize(("block", "window", "cap"), [(16, 0, 0.0), (64, 9, 2.0), (200, 0, 0.0)])
+def test_attention_in_blocks_is_the_reference(monkeypatch: pytest.MonkeyPatch, block: int, window: int, cap: float):
+    """With many blocks and with one, with keys that are read once or several times for a block."""
+    monkeypatch.setattr(blocks, "_BLOCK", block)
+    prefix = jnp.stack([jnp.arange(T) % 70 < 30, jnp.zeros(T, bool)]) & (SEGMENTS > 0)  # in both segments
+    for visible in (Visibility(SEGMENTS, prefix), Visibility(SEGMENTS)):
+        found, expected = (kernels.attend(name, visible, window, cap, Execution()) for name in ("blocks", "xla"))
+        compare(found, expected)
+
+
+def test_a_token_reaches_as_far_as_the_mask_says():
+    prefix = jnp.stack([jnp.arange(T) % 70 < 30, jnp.arange(T) < 50])
+    for visible, window in (
+        (Visibility(SEGMENTS, prefix), 0),
+        (Visibility(SEGMENTS, prefix), 9),
+        (Visibility(SEGMENTS), 9),
+    ):
+        mask = np.asarray(visible.mask(window))
+        first, last = map(np.asarray, visible.reach(window))
+        real = np.asarray(SEGMENTS) > 0
+        np.testing.assert_array_equal(first[real], mask.argmax(axis=2)[real])
+        np.testing.assert_array_equal(last[real], T - 1 - mask[:, :, ::-1].argmax(axis=2)[real])
+
+
 @pytest.mark.parametrize("tokens", [T, T - 1])
 def test_what_cudnn_is_asked_for_is_the_reference(tokens: int):
     """The same call with the implementation that runs everywhere: what is asked for, not how it is computed."""
@@ -62,7 +86,9 @@ PLAIN = {"prefix_lm": False, "cap": 0.0, "head_dim": 128, "dtype": "bfloat16"}
 @pytest.mark.parametrize(
     ("platform", "model", "expected"),
     [
-        ("cpu", {}, "xla"),
+        ("cpu", {}, "blocks"),
+        ("cpu", {"prefix_lm": True, "cap": 50.0, "dtype": "float32"}, "blocks"),
+        ("", {}, "xla"),
         ("tpu", {}, "splash"),
         ("tpu", {"cap": 50.0, "dtype": "float32"}, "splash"),
         ("tpu", {"prefix_lm": True}, "xla"),
@@ -81,7 +107,7 @@ def test_each_backend_has_its_kernel_for_what_it_can(platform: str, model: dict[
 @pytest.mark.parametrize(
     ("asked", "model", "message"),
     [
-        ("flash", {}, r"attention='flash': no such kernel; there are xla, splash, cudnn"),
+        ("flash", {}, r"attention='flash': no such kernel; there are xla, blocks, splash, cudnn"),
         ("splash", {"prefix_lm": True}, r"attention='splash': this kernel reads no prefix .*; take attention='xla'"),
         ("cudnn", {"cap": 1.0}, r"attention='cudnn': this kernel caps no scores"),
         ("cudnn", {"dtype": "float32"}, r"attention='cudnn': .* not in float32"),
