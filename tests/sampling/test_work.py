@@ -14,6 +14,7 @@ import tiny
 from glore_jax.errors import InputError
 from glore_jax.sampling import decode, layouts
 from glore_jax.sampling.engine import Engine
+from glore_jax.sampling.lanes import Lane
 from glore_jax.sampling.requests import Completion, Request, Source
 
 KEY = jax.random.key(7)
@@ -101,6 +102,21 @@ def test_what_is_added_may_need_another_shape():
             work.add(Request("b", long, 11, 1.0))
     (expected,) = tiny.engine().generate([Request("b", long, 11, 1.0)], KEY)
     assert found["b"].tokens == expected.tokens
+
+
+@pytest.mark.parametrize(("room", "before"), [(0, "decode"), (10, "harvest")])
+def test_what_ended_is_handed_out_while_the_next_chunk_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, room: int, before: str
+):
+    """So its answer is checked then; what others may follow from comes before that chunk, which they can join."""
+    events = []
+    for name in ("harvest", "decode"):
+        whole = getattr(Lane, name)
+        recorded = lambda *given, name=name, whole=whole: events.append(name) or whole(*given)  # noqa: E731
+        monkeypatch.setattr(Lane, name, recorded)
+    last = [events[-1] for _ in tiny.engine(slots=4).start(requests_of(12, room=room), KEY)]
+    assert len(last) == 12
+    assert set(last[:-4]) == {before}  # of the last ones no chunk follows
 
 
 def test_what_is_given_up_does_not_come_back(alone: dict[str, Completion]):
