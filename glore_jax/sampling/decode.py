@@ -109,10 +109,10 @@ def shardings(slots: Slots, place: Placement) -> Slots:
 def prefill(
     model: decoder.Decoder, shapes: Shapes, params: Any, tokens_PxS: jax.Array, length_P: jax.Array, prompt_P: jax.Array
 ) -> Any:
-    """Keys and values of padded sources.
+    """Keys and values of padded sources, [P, prefix columns].
 
     Args:
-      tokens_PxS: [P, prefix columns].
+      tokens_PxS: of as many columns as the longest of them takes, or more.
       length_P: tokens of each source.
       prompt_P: how many of them were given; a prefix LM reads all of these but the last in both directions.
     """
@@ -121,7 +121,7 @@ def prefill(
     inside = positions < length_P[:, None]
     both_ways = positions < prompt_P[:, None] - 1 if model.config.prefix_lm else None
     visible = Visibility(inside.astype(jnp.int32), both_ways)
-    cache = kv_cache.zeros(model.config, P, S, shapes.cache)
+    cache = kv_cache.zeros(model.config, P, shapes.prefix_columns, shapes.cache)
     _, cache = model.apply({"params": params}, tokens_PxS, positions, visible, cache)
     return cache
 

@@ -75,8 +75,7 @@ def plan(
 
     def together(first: int, end: int) -> Pass:
         members = tuple(sorted(i for bucket in used[first:end] for i in by_bucket[bucket]))
-        eighths = -(-max(limits[i] for i in members) * _RINGS // longest)
-        ring = -(-longest * eighths // _RINGS)
+        ring = -(-longest * max(eighths(limits[i], longest) for i in members) // _RINGS)
         enough = few if len(members) <= few and few % devices == 0 else slots
         different = len({sources[i] for i in members}) if sources else len(members)
         return Pass(used[end - 1], ring, enough, _width(len(members) // different, enough // devices), members)
@@ -86,6 +85,11 @@ def plan(
         options = ([*cheapest[first], together(first, end)] for first in range(end))
         cheapest.append(min(options, key=lambda passes: sum(p.cost for p in passes)))
     return cheapest[-1]
+
+
+def eighths(limit: int, longest: int) -> int:
+    """Of the largest limit that there can be, how many this one takes."""
+    return -(-limit * _RINGS // longest)
 
 
 def _width(each: int, slots: int) -> int:

@@ -52,10 +52,14 @@ class Work:
         e = self.engine
         while window := self._window():
             e.check(window)
-            rings = [max(e.limit(r), min(r.room, e.settings.max_new_tokens)) for r in window]
+            rings = [self.room(r) for r in window]
             sizes = e.settings.buckets, e.settings.max_new_tokens, e.slots, e.placement.parts("batch")
             for shape in passes.plan([r.length for r in window], rings, *sizes, [r.source for r in window]):
                 yield from self._sampled(shape, [window[i] for i in shape.members])
+
+    def room(self, request: Request) -> int:
+        """How many tokens it, or what follows from it, may write."""
+        return max(self.engine.limit(request), min(request.room, self.engine.settings.max_new_tokens))
 
     def _window(self) -> list[Request]:
         """The next requests to plan: those that were added, then new ones."""
@@ -102,9 +106,13 @@ class _Pass:
         self.pool: dict[Source, int] = {}  # source -> its row in `prefilled`
         self.prefilled: Any = None
         self.behind: list[Finished] = []  # found, and not handed out yet
-        # What continues a long source is likely to take long itself, and should not be left alone at the end.
-        for request in sorted(requests, key=lambda request: -len(request.source.tokens)):
+        # What may write much, or continues a long source, is likely to take long, and should not be left to the end.
+        for request in sorted(requests, key=self._order):
             self.waiting.setdefault(request.source, deque()).append(request)
+
+    def _order(self, request: Request) -> tuple[int, int]:
+        longest = self.engine.settings.max_new_tokens
+        return -passes.eighths(self.work.room(request), longest), -len(request.source.tokens)
 
     def take(self, request: Request) -> bool:
         """Lets a request join, if it fits."""
@@ -141,7 +149,8 @@ class _Pass:
     def _refill(self, lane: Lane) -> None:
         """Gives waiting requests to free slots of groups that continue their source, and sources to free groups."""
         self._forget_cancelled()
-        binds = self._binds(lane)
+        # Those that are prefilled already come first; others of like length are prefilled together.
+        binds = sorted(self._binds(lane), key=lambda bind: (bind[1] not in self.pool, -self._kept(bind[1])))
         ready: list[tuple[int, int]] = []
         for at, (group, source) in enumerate(binds):
             if source not in self.pool:
@@ -199,18 +208,24 @@ class _Pass:
         return binds
 
     def _prefill(self, sources: Sequence[Source]) -> None:
-        """Prefills some sources and, where there is room left, those that come next."""
+        """Prefills some sources and, where there is room left, of those that come next what takes no more columns."""
+        P, buckets = self.shapes.sources, self.engine.settings.buckets
+        chosen = list(dict.fromkeys(sources))[:P]
+        columns = min(bucket for bucket in buckets if bucket >= max(map(self._kept, chosen)))
         held = {source for lane in self.lanes for source in lane.bound if source is not None}
-        coming = [*sources, *(source for source in self.waiting if source not in held)]
-        chosen = list(dict.fromkeys(coming))[: self.shapes.sources]
-        tokens = np.full((self.shapes.sources, self.shapes.prefix_columns), self.shapes.pad, np.int32)
-        length, prompt = (np.zeros(self.shapes.sources, np.int32) for _ in range(2))
+        coming = (source for source in self.waiting if source not in held and self._kept(source) <= columns)
+        chosen = list(dict.fromkeys([*chosen, *coming]))[:P]
+        tokens = np.full((P, columns), self.shapes.pad, np.int32)
+        length, prompt = (np.zeros(P, np.int32) for _ in range(2))
         for row, source in enumerate(chosen):
-            kept = source.tokens[: self.shapes.prefix_columns]  # no request of this pass continues more of it
-            tokens[row, : len(kept)] = kept
-            length[row] = len(kept)
+            length[row] = kept = self._kept(source)
+            tokens[row, :kept] = source.tokens[:kept]
             prompt[row] = len(source.tokens) if source.given is None else source.given
         batch = self.engine.placement.put((tokens, length, prompt))
         prefilled = decode.prefill(self.engine.model, self.shapes, self.engine.params, *batch)
         self.prefilled = jax.device_put(prefilled, self.engine.placement.at(None, "kv_heads"))
         self.pool = {source: row for row, source in enumerate(chosen)}
+
+    def _kept(self, source: Source) -> int:
+        """How many tokens of a source are prefilled: no request of this pass continues more of it."""
+        return min(len(source.tokens), self.shapes.prefix_columns)
