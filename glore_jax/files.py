@@ -233,7 +233,7 @@ def _read(path: Path, cls: type, columns: list[str] | None = None) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
         found, schema = file.schema_arrow, _schema(cls)
-        if not found.equals(schema):
+        if not _holds(found, schema):
             problem = f"has columns {_columns(found)}, expected {_columns(schema)}"
             raise damaged(path, f"is not a table of {cls.__name__}: {problem}")
         return file.read(columns)
@@ -242,6 +242,12 @@ def _read(path: Path, cls: type, columns: list[str] | None = None) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         problem = str(error).splitlines()[0]
         raise damaged(path, f"is not a whole Parquet table ({problem})") from error
+
+
+def _holds(found: pa.Schema, wanted: pa.Schema) -> bool:
+    """Whether columns are those that are wanted; one without gaps, as of before it had any, may stand for one with."""
+    same = found.names == wanted.names and found.types == wanted.types
+    return same and all(mine.nullable <= other.nullable for mine, other in zip(found, wanted, strict=True))
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -187,7 +187,7 @@ class Case:
 
     Attributes:
       located: SORM's first step under the dev-tuned threshold, -1 where it finds none.
-      sft: greedy solution of the supervised student, before expert iteration.
+      sft: greedy solution of the supervised student, before expert iteration; None on dev, where nothing asks for it.
       draft: greedy solution of the student.
       samples: student samples at the paper's temperature, for best of three, majority and pass@k.
       refinements: greedy rewrites of the draft by refiner: `global`, `local`, and, where they were
@@ -196,7 +196,7 @@ class Case:
 
     problem: Problem
     located: int
-    sft: Candidate
+    sft: Candidate | None
     draft: Candidate
     samples: tuple[Candidate, ...]
     refinements: dict[str, Candidate]

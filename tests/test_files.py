@@ -108,8 +108,10 @@ def _case() -> records.Case:
 
 def test_a_case_is_columns_structs_and_maps_for_other_tools(tmp_path: Path):
     path = tmp_path / "cases.parquet"
-    files.write_table(path, [_case()] * 3, records.Case)
-    assert files.read_table(path, records.Case) == [_case()] * 3
+    of_dev = dataclasses.replace(_case(), sft=None)
+    for rows in ([of_dev, of_dev], [_case(), of_dev, _case()]):
+        files.write_table(path, rows, records.Case)
+        assert files.read_table(path, records.Case) == rows
     table = pq.read_table(path)
     assert table.column_names == ["problem", "located", "sft", "draft", "samples", "refinements"]
     row = table.to_pylist(maps_as_pydicts="strict")[0]
@@ -117,6 +119,16 @@ def test_a_case_is_columns_structs_and_maps_for_other_tools(tmp_path: Path):
     assert row["draft"]["values"] == {"orm": [0.5, 1.0], "sorm": []}
     assert row["refinements"]["global"]["solution"]["tokens"] == [5, 6, 2]
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_a_column_that_had_no_gaps_yet_is_read_and_the_other_way_round_is_not(tmp_path: Path):
+    full = dataclasses.make_dataclass("Full", [("name", str), ("at", int)])
+    gaps = dataclasses.make_dataclass("Gaps", [("name", str), ("at", int | None)])
+    files.write_table(tmp_path / "full", [full("a", 1)], full)
+    assert files.read_table(tmp_path / "full", gaps) == [gaps("a", 1)]
+    files.write_table(tmp_path / "gaps", [gaps("a", None)], gaps)
+    with pytest.raises(InputError, match="is not a table of Full"):
+        files.read_table(tmp_path / "gaps", full)
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path: Path):

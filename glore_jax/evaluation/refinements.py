@@ -18,6 +18,11 @@ def right(candidate: Candidate) -> bool:
     return candidate.solution.right
 
 
+def sft_right(walk: Walk) -> bool:
+    assert walk.case.sft is not None  # on test they are sampled
+    return right(walk.case.sft)
+
+
 def draft_right(walk: Walk) -> bool:
     return walk.case.draft.solution.right
 
@@ -87,7 +92,7 @@ def student_measures(walks: Sequence[Walk]) -> list[Measure]:
         share(
             "sft_accuracy",
             walks,
-            lambda w: right(w.case.sft),
+            sft_right,
             f"Greedy solutions of the supervised student, before expert iteration, that are right, {everything}.",
         ),
         share("student_accuracy", walks, draft_right, f"Greedy drafts of the student that are right, {everything}."),

@@ -109,6 +109,6 @@ def of_stages(config: Any, given: Given) -> Iterator[Work]:
     pairs = {"global_refiner": traces * c.refiner.global_pairs, "local_refiner": wrong}
     for name, count in (*pairs.items(), ("value_refiner", pairs["global_refiner"])):
         yield work(name, 0, 0, c.refiner.train, count * 2 * draft)
-    yield work("tuning", dev * 4, dev * 4)  # both students' drafts, and two rewrites
+    yield work("tuning", dev * 3, dev * 3)  # the student's drafts, and two rewrites
     walks = 5 if tasks.oracle(c.task.name) is None else 6  # and those of the other rows of the table
     yield work("test", test * (walks + c.evaluation.samples), test * (walks + 1))

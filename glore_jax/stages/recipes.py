@@ -24,7 +24,7 @@ from glore_jax.tasks import judged
 
 _VALUES = ("orm", "orm_balanced", "sorm")
 _REWRITERS = ("global_refiner", "local_refiner", "value_refiner")
-_DEV_INPUTS = ("problems", "base", "sft", "expert_iteration", *_VALUES, "global_refiner", "local_refiner")
+_DEV_INPUTS = ("problems", "base", "expert_iteration", *_VALUES, "global_refiner", "local_refiner")
 _WALK_KEYS = ("task", "sampling", "evaluation")
 
 GLORE: tuple[Stage, ...] = (
@@ -116,7 +116,9 @@ GLORE: tuple[Stage, ...] = (
         ("refiner", "train_dtype"),
     ),
     Stage("tuning", _DEV_INPUTS, walk.tuning, "walk dev through the system and choose the thresholds", _WALK_KEYS),
-    Stage("test", (*_DEV_INPUTS, "value_refiner", "tuning"), walk.test, "walk test through the system", _WALK_KEYS),
+    Stage(
+        "test", (*_DEV_INPUTS, "sft", "value_refiner", "tuning"), walk.test, "walk test through the system", _WALK_KEYS
+    ),
     Stage(
         "report",
         ("test", "tuning", "labels", "sft", "expert_iteration", *_VALUES, *_REWRITERS),

@@ -109,7 +109,9 @@ class Walk:
         """Cases of all problems; where no thresholds are given they are tuned on these very problems."""
         settings = self.context.config
         drafts = self.sample("expert_iteration", 1, 0.0, "drafts", scored=1)
-        first = self.sample("sft", 1, 0.0, "supervised drafts", scored=0)
+        first: list[Candidate] = []  # no threshold depends on them
+        if thresholds:
+            first = self.sample("sft", 1, 0.0, "supervised drafts", scored=0)
         count, heat = settings.evaluation.samples, settings.sampling.temperature
         if thresholds and count:
             samples = self.sample("expert_iteration", count, heat, "samples", scored=refinements.NUM_CANDIDATES)
@@ -127,7 +129,7 @@ class Walk:
             Case(
                 problem=problem,
                 located=decisions.first_below(sorm[n], chosen["sorm_where"]),
-                sft=first[n],
+                sft=first[n] if first else None,
                 draft=drafts[n],
                 samples=tuple(samples[n * count : (n + 1) * count]),
                 refinements={name: rows[n] for name, rows in made.items()},

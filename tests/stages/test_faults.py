@@ -255,7 +255,7 @@ def test_a_draft_too_long_to_rewrite_stands(tmp_path: Path, capsys: pytest.Captu
         head = value_head.init(jax.random.key(0), config["d_model"])
         checkpoints.save_model(folder / artifacts.MODEL, params | {"value_head": head}, config)
 
-    names = ("base", "sft", "expert_iteration", *recipes._REWRITERS)
+    names = ("base", "expert_iteration", *recipes._REWRITERS)
     chain = [
         given("problems", (), lambda folder: write_problems(folder, PROBLEMS[:1])),
         *(given(name, (), write_base) for name in names),
@@ -265,6 +265,6 @@ def test_a_draft_too_long_to_rewrite_stands(tmp_path: Path, capsys: pytest.Captu
     prompt = len(handmade.tokenizer().encode(PROBLEMS[0].question)) + 2  # fits, and nothing more does
     pipeline.run(small_config(sampling__buckets=(prompt,)), tmp_path, chain)
     (case,) = files.read_table(tmp_path / "tuning" / "cases.parquet", Case)
-    assert set(case.refinements) == {"global", "local"}
+    assert set(case.refinements) == {"global", "local"} and case.sft is None
     assert all(rewrite == case.draft for rewrite in case.refinements.values())
     assert "global refinements: 1 drafts stand, being longer than sampling.buckets" in capsys.readouterr().out
