@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import gc
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -80,6 +81,20 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):  # gone after the rename; unreachable where the folder is not one
             beside.unlink()
+
+
+def append(file: io.BufferedRandom | io.BufferedWriter, data: bytes) -> None:
+    """Adds to an open file, and hands it on to the system, which keeps it when this process is killed.
+
+    Raises:
+      InputError: the disk is full; a part of the data may be there. The file is closed then.
+    """
+    try:
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        file.raw.close()  # and so what is left of the data is not tried again
+        raise unwritable(Path(file.name), error) from error
 
 
 def check_new(folder: Path) -> None:

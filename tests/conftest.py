@@ -6,10 +6,12 @@ data that the repository does not hold; see `public_data.py`. `GLORE_TEST_DEVICE
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import jax
@@ -45,3 +47,19 @@ def standard_promotion() -> Iterator[None]:
     """Optax adds floats to integers; what goes through it cannot be strict about dtypes."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def room() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """`with room(100):` lets no file grow beyond so many bytes, as if its disk were full then."""
+
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

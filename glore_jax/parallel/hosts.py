@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import pickle
 import sys
 import time
@@ -35,6 +36,7 @@ import rich
 from glore_jax import progress
 from glore_jax.errors import InputError
 from glore_jax.interrupts import Interrupted
+from glore_jax.parallel.line import Line
 from glore_jax.parallel.watch import Watch
 
 T = TypeVar("T")
@@ -109,8 +111,10 @@ def _start(coordinator: str | None, processes: int | None, process: int | None) 
     # Its handler would take SIGTERM away from `interrupts`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
+        coordinator, processes, process = _found_out(coordinator, processes, process)
+        watch = Watch(process, processes, coordinator)
         jax.distributed.initialize(
-            coordinator,
+            Line(coordinator, watch.cut).address if process else coordinator,
             processes,
             process,
             initialization_timeout=_START_SECONDS,
@@ -123,12 +127,22 @@ def _start(coordinator: str | None, processes: int | None, process: int | None) 
             "--processes says, with --process=0 on the host of --coordinator; its port must be free, and open to the "
             "others"
         ) from error
-    index, count = jax.process_index(), jax.process_count()
-    watch = Watch(_client(), index, count)
-    watch.start()
-    _group = _Group(index, count, watch)
-    if index:
+    watch.start(_client())  # before the devices are: who dies while they come together is missed too
+    _group = _Group(jax.process_index(), jax.process_count(), watch)
+    if _group.index:
         rich.get_console().quiet = True
+
+
+def _found_out(coordinator: str | None, processes: int | None, process: int | None) -> tuple[str, int, int]:
+    """What JAX finds in the place of each None; there is no public name for that."""
+    from jax._src.clusters import ClusterEnv
+
+    given = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"), processes, process
+    found = ClusterEnv.auto_detect_unset_distributed_params(*given, None, None, _START_SECONDS)
+    coordinator, processes, process, _ = found
+    if coordinator is None or processes is None or process is None:
+        raise ValueError("JAX finds neither a TPU slice nor Slurm nor Open MPI here")
+    return coordinator, processes, process
 
 
 def _client() -> Any:

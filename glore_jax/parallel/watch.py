@@ -4,9 +4,10 @@ Each process says every few seconds that it is there, through JAX's coordinator,
 heard of for `LIMIT` seconds died, or is stopped, or cannot be reached: the others name it and end. One that fails says
 so, and the others end with it; one that is asked to stop (SIGTERM, Ctrl-C) hands that on to them.
 
-Two things are not seen here. When process 0 dies, JAX ends the others at once, with a message of its own (`the leader
-task was preempted/died`, exit code 134). And a process whose threads run while its work stands still is one that
-answers: the others wait for it.
+When process 0 dies its end of every connection breaks (`line`), so the others name it and end at once.
+
+One thing is not seen here: a process whose threads run while its work stands still is one that answers, and the others
+wait for it.
 """
 
 from __future__ import annotations
@@ -24,25 +25,28 @@ LOST = 75  # exit code: try again (EX_TEMPFAIL)
 _ROOM = "glore/watch/"  # of the coordinator's keys
 _EVERY = 2.0  # seconds between two looks
 _GRACE = 120.0  # seconds that a process takes to stop when it is asked to
+_GO_ON = "the job ends. What is finished is kept: start all processes again to go on"
 
 
 class Watch:
     """Two daemon threads of one process: one talks to the coordinator, one judges what it has heard.
 
     Args:
-      client: JAX's connection to the coordinator.
       index, count: which process this is, of how many.
+      coordinator: where process 0 is reached.
     """
 
-    def __init__(self, client: Any, index: int, count: int):
-        self.client, self.index, self.count = client, index, count
-        self.heard = dict.fromkeys(range(count), time.monotonic())  # when, of each process
-        self.names = {n: f"process {n}" for n in range(count)}
+    def __init__(self, index: int, count: int, coordinator: str):
+        self.index, self.count = index, count
+        self.names = {n: f"process {n}" for n in range(count)} | {0: f"process 0 ({coordinator})"}
         self.ended: dict[int, str] = {}  # code and reason of each process that has failed or was stopped
         self._leaves = False  # whether this one has
         self._over = threading.Event()
 
-    def start(self) -> None:
+    def start(self, client: Any) -> None:
+        """Begins, with JAX's connection to the coordinator."""
+        self.client = client
+        self.heard = dict.fromkeys(range(self.count), time.monotonic())  # when, of each process
         self._say("name", socket.gethostname())
         for run in (self._talk, self._judge):
             threading.Thread(target=run, daemon=True).start()
@@ -50,6 +54,11 @@ class Watch:
     def stop(self) -> None:
         """Says nothing more, and misses nobody."""
         self._over.set()
+
+    def cut(self) -> None:
+        """Ends this process, as process 0 can no longer be reached; returns where one of them is ending anyway."""
+        if not (self._over.is_set() or self._leaves or 0 in self.ended):
+            self._end(LOST, f"{self.names[0]}: its connection broke, so it died or cannot be reached; {_GO_ON}")
 
     def fail(self, code: int, message: str, reason: str, exit_code: int | None = None) -> None:
         """Ends this process and with it the job; does not return.
@@ -116,8 +125,7 @@ class Watch:
                 names = self.names[0] if 0 in silent else ", ".join(self.names[n] for n in silent)
                 self._end(
                     LOST,
-                    f"{names}: not heard of for {LIMIT:.0f} seconds, so it died, hangs or cannot be reached; the job "
-                    "ends. What is finished is kept: start all processes again to go on",
+                    f"{names}: not heard of for {LIMIT:.0f} seconds, so it died, hangs or cannot be reached; {_GO_ON}",
                 )
 
     def _follow(self, number: int, ended: str) -> None:

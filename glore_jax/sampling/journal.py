@@ -10,6 +10,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from glore_jax import files
 from glore_jax.sampling.requests import Completion, Request
 from glore_jax.sampling.work import Work
 
@@ -53,10 +54,10 @@ class Journal:
         return whole
 
     def write(self, name: str, completion: Completion) -> None:
+        """InputError where the disk is full."""
         tokens, logprobs = np.asarray(completion.tokens, np.int32), np.asarray(completion.logprobs, np.float32)
         entry = name, _REASONS.index(completion.reason), tokens.tobytes(), logprobs.tobytes()
-        msgpack.pack(entry, self._file)
-        self._file.flush()  # to the system, which keeps it when this process is killed
+        files.append(self._file, msgpack.packb(entry))
 
     def close(self) -> None:
         self._file.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from glore_jax.progress import say
 
 LINES = "metrics.jsonl"
 _EVENTS = "events.out.tfevents.*"
+_FLUSH_SECONDS = 10.0  # between two times that events are sent to the disk
 
 Row = dict[str, Any]  # "step", "time" (seconds of the epoch) and the metrics, null where they are no numbers
 
@@ -43,15 +45,14 @@ class JsonLines:
     def __init__(self, path: Path, step: int):
         self.rows = [row for row in _rows(path) if row["step"] <= step]
         files.write_text(path, "".join(f"{json.dumps(row)}\n" for row in self.rows))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+        self._file = open(path, "ab")  # noqa: SIM115 (closed by `close`)
 
     def settings(self, values: dict[str, Any]) -> None:
         files.write_json(Path(self._file.name).with_name("settings.json"), values)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(f"{json.dumps({'step': step, 'time': time.time(), **finite})}\n")
-        self._file.flush()
+        files.append(self._file, f"{json.dumps({'step': step, 'time': time.time(), **finite})}\n".encode())
 
     def close(self) -> None:
         self._file.close()
@@ -66,30 +67,54 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 class TensorBoard:
-    """Event files in `folder`; those of before are written anew from `rows`, which leaves out what was cut off."""
+    """An event file in `folder`; those of before are written anew from `rows`, which leaves out what was cut off.
+
+    Events are written here and now. The usual writer has a thread for it: where that ends, for want of space, whoever
+    has more events waits for ever.
+    """
 
     def __init__(self, folder: Path, rows: Sequence[Row]):
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+        from tensorboardX.record_writer import RecordWriter  # pyright: ignore[reportMissingImports]
 
         for path in folder.glob(_EVENTS):
             path.unlink()
-        self._writer = SummaryWriter(str(folder), flush_secs=10)
+        self._path = folder / _EVENTS.replace("*", f"{time.time():.0f}.{socket.gethostname()}")
+        self._file, self._flushed = RecordWriter(str(self._path)), time.monotonic()
+        self._write(time.time(), file_version="brain.Event:2")
         for row in rows:
             self._add(row["step"], {k: v for k, v in row.items() if k not in ("step", "time")}, row["time"])
 
     def settings(self, values: dict[str, Any]) -> None:
-        self._writer.add_text("settings", f"```\n{json.dumps(values, indent=1)}\n```")
+        from tensorboardX.summary import text  # pyright: ignore[reportMissingImports]
+
+        self._write(time.time(), summary=text("settings", f"```\n{json.dumps(values, indent=1)}\n```"))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._add(step, values, time.time())
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            self._tried(self._file.flush)
 
     def _add(self, step: int, values: dict[str, Any], when: float) -> None:
+        from tensorboardX.summary import scalar  # pyright: ignore[reportMissingImports]
+
         for name, value in values.items():
             if value is not None:
-                self._writer.add_scalar(name, value, step, walltime=when)
+                self._write(when, step=step, summary=scalar(name, value))
+
+    def _write(self, when: float, **fields: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
+
+        self._tried(self._file.write, Event(wall_time=when, **fields).SerializeToString())
+
+    def _tried(self, write: Callable[..., None], *data: bytes) -> None:
+        try:
+            write(*data)
+        except OSError as error:
+            raise files.unwritable(self._path, error) from error
 
     def close(self) -> None:
-        self._writer.close()
+        self._tried(self._file.close)
 
 
 class WeightsAndBiases:

@@ -46,6 +46,15 @@ class Job:
             for i in range(count)
         ]
 
+    def said(self, process: int = 0) -> str:
+        """What a process has printed so far."""
+        file = self.files[process][0].fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode()  # at a place of its own: the process shares the file
+
+    def running(self) -> bool:
+        """Whether none has ended."""
+        return all(process.poll() is None for process in self.processes)
+
     def wait(self, for_these: Sequence[int] | None = None) -> list[Ended]:
         """Waits for all processes, or for some of them; none outlives this."""
         try:

@@ -1,8 +1,9 @@
 """A script for each process of a job: stages that train, sample and label, from a base model that knows nothing.
 
-    python small_job.py WORKDIR [kill|stop PROCESS rollouts|steps COUNT]
+    python small_job.py WORKDIR [kill|stop PROCESS joined|rollouts|steps COUNT]
 
-With the last words a process kills or stops itself when it has rolled out so many parts, or saved so many steps.
+With the last words a process kills or stops itself when it has joined the others (once), rolled out so many parts, or
+saved so many steps.
 """
 
 from __future__ import annotations
@@ -105,14 +106,18 @@ def stages() -> list[Stage]:
 
 def end_at(how: str, process: str, place: str, count: str) -> None:
     """Ends this process, if it is the one, at some place."""
-    owner, name = {"rollouts": (step_labels.verifying, "collect"), "steps": (resuming.Checkpoints, "save")}[place]
+    owner, name = {
+        "joined": (jax.distributed, "initialize"),
+        "rollouts": (step_labels.verifying, "collect"),
+        "steps": (resuming.Checkpoints, "save"),
+    }[place]
     work, done = getattr(owner, name), 0
 
-    def work_and_end(*arguments: Any) -> Any:
+    def work_and_end(*arguments: Any, **options: Any) -> Any:
         nonlocal done
-        found = work(*arguments)
+        found = work(*arguments, **options)
         done += 1
-        if done == int(count) and hosts.index() == int(process):
+        if done == int(count) and os.environ.get("GLORE_PROCESS", "0") == process:
             os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGSTOP)
         return found
 

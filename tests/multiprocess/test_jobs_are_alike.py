@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from processes import Job, run
+from processes import SECONDS, Job, run
 
 from glore_jax import files, goodput, workfolder
+from glore_jax.parallel import watch
 from glore_jax.training import checkpoints
 
 SCRIPT = str(Path(__file__).with_name("small_job.py"))
@@ -63,6 +65,27 @@ def test_a_process_that_is_killed_is_named_and_one_alone_goes_on(tmp_path: Path,
     ended = run(1, [SCRIPT, str(tmp_path)])[0]
     assert "labels: roll out every prefix and label the steps (goes on where it stopped)" in ended.out
     assert_alike(tmp_path, alone)
+
+
+def test_process_0_that_is_killed_is_named_at_once(tmp_path: Path):
+    """JAX would have the others abort, with words that name nobody."""
+    job = Job(3, [SCRIPT, str(tmp_path), "kill", "0", "rollouts", "1"])
+    job.processes[0].wait(SECONDS)
+    began = time.monotonic()
+    ended = job.wait()
+    assert time.monotonic() - began < watch.LIMIT / 4
+    assert [one.code for one in ended] == [-signal.SIGKILL, watch.LOST, watch.LOST]
+    told = f"error: process 0 ({socket.gethostname()}): its connection broke, so it died"
+    assert all(f"process {n}: {told}" in ended[n].err for n in (1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_dies_while_the_devices_come_together_is_named(tmp_path: Path, process: int):
+    """Before that there is nobody to miss: those who wait say so themselves, after five minutes."""
+    ended = Job(2, [SCRIPT, str(tmp_path), "kill", str(process), "joined", "1"]).wait()
+    assert ended[process].code == -signal.SIGKILL
+    assert ended[1 - process].code == watch.LOST and f"error: process {process} (" in ended[1 - process].err
 
 
 @pytest.mark.slow

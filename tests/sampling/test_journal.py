@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glore_jax.errors import InputError
 from glore_jax.sampling.engine import Engine
 from glore_jax.sampling.journal import Journal
 from glore_jax.sampling.requests import Completion, Request, Source
@@ -107,6 +109,24 @@ def test_what_was_cut_in_the_middle_of_an_entry_is_dropped(tmp_path_factory: pyt
         journal.write("d", ONE)
     with Journal(folder) as journal:
         assert journal.found == dict.fromkeys([*"abc"[:left], "d"], ONE)
+
+
+def test_on_a_full_disk_the_journal_is_named_and_keeps_what_it_had(tmp_path: Path, room: Callable[[int], Any]):
+    with Journal(tmp_path) as journal:
+        journal.write("a", ONE)
+    path = tmp_path / "0.msgpack"
+    size = path.stat().st_size
+    with (
+        room(size + size // 2),
+        pytest.raises(InputError, match=f"{path}: cannot be written"),
+        Journal(tmp_path) as full,
+    ):
+        full.write("b", ONE)
+    with Journal(tmp_path) as journal:
+        assert list(journal.found) == ["a"]
+        journal.write("b", ONE)
+    with Journal(tmp_path) as journal:
+        assert list(journal.found) == ["a", "b"]
 
 
 def test_every_process_reads_what_others_wrote(tmp_path: Path):

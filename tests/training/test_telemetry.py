@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,20 @@ def test_tensorboard_has_every_step_once_too(tmp_path: Path):
         found += [(event.step, v.tag, v.simple_value) for v in event.summary.value if v.tag == "loss"]
         data = data[16 + size :]
     assert found == [(row["step"], "loss", pytest.approx(row["loss"])) for row in rows(tmp_path)]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["lines", "events"])
+def test_a_full_disk_names_the_file_and_stops_nothing_but_the_run(
+    tmp_path: Path, room: Callable[[int], Any], kind: str
+):
+    if kind == "events":
+        pytest.importorskip("tensorboardX")
+    made = writers.JsonLines(tmp_path / writers.LINES, 0) if kind == "lines" else writers.TensorBoard(tmp_path, [])
+    (path,) = tmp_path.iterdir()
+    with room(2000), pytest.raises(InputError, match=f"{path}: cannot be written"), contextlib.closing(made):
+        for step in range(10_000):
+            made.scalars(step, {"loss": 1.0})
 
 
 def test_accuracy_by_prefix_by_hand():

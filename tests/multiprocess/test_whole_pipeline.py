@@ -1,0 +1,103 @@
+"""The whole pipeline under several processes: what it makes, and how it is preempted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import whole_run
+from processes import Job, run
+from safetensors.numpy import load_file
+from whole_run import STAGES
+
+from glore_jax import files, goodput
+from glore_jax.stages import artifacts, recipes
+from glore_jax.training import resuming
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+SCRIPT = str(Path(__file__).with_name("stage_by_stage.py"))
+TRAIN = {stage.name for stage in recipes.GLORE if "train_dtype" in stage.config_keys}
+TOLERANCE = 2e-4  # of parameters, after trainings whose activations are bfloat16
+ROUNDED = (artifacts.MODEL, artifacts.CURVE, "round.json")  # of stages that train; the last two hold losses and rates
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_whole_run_ends_well(uncut: Callable[[int], Path], processes: int):
+    workdir, alone = uncut(processes), uncut(1)
+    assert not list(workdir.glob(f"*{files.PARTIAL}"))
+    one, many = whole_run.results(alone), whole_run.results(workdir)
+    assert set(one) == set(many)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_stage_makes_of_the_same_what_one_process_makes(
+    tmp_path: Path, uncut: Callable[[int], Path], processes: int, capsys: pytest.CaptureFixture[str]
+):
+    """Samples, rollouts, labels, pairs and tables to the last bit; parameters but for rounding."""
+    alone = uncut(1)
+    run(processes, [SCRIPT, str(alone), str(tmp_path)])
+    alike, farthest = 0, dict.fromkeys(TRAIN, 0.0)
+    for stage in STAGES:
+        names = [
+            {str(p.relative_to(top)) for p in (top / stage).rglob("*") if p.is_file()} for top in (alone, tmp_path)
+        ]
+        assert names[0] == names[1]
+        for name in names[0]:
+            if Path(name).name == files.MANIFEST:
+                continue
+            if stage in TRAIN and Path(name).name in ROUNDED:
+                if Path(name).name == artifacts.MODEL:
+                    farthest[stage] = max(farthest[stage], distance(alone / name, tmp_path / name))
+                continue
+            assert (alone / name).read_bytes() == (tmp_path / name).read_bytes(), name
+            alike += 1
+    with capsys.disabled():
+        print(f"\n{processes} processes: {alike} files equal to the bit; parameters differ by at most", end=" ")
+        print(", ".join(f"{stage} {found:.1e}" for stage, found in farthest.items()), flush=True)
+    assert max(farthest.values()) < TOLERANCE
+
+
+def distance(one: Path, other: Path) -> float:
+    """The largest difference between numbers of two models."""
+    models = [load_file(path) for path in (one, other)]
+    assert models[0].keys() == models[1].keys()
+    return max(float(np.abs(models[0][name] - models[1][name]).max()) for name in models[0])
+
+
+@pytest.mark.parametrize("signalled", [(0, 1), (0,), (1,)])
+def test_preempted_processes_save_a_common_step_and_go_on(
+    tmp_path: Path, uncut: Callable[[int], Path], signalled: tuple[int, ...]
+):
+    """In a training that would not save by itself, and again in a sampling."""
+    workdir = tmp_path / "run"
+    never = [f"--config.{group}.train.checkpoint_seconds=3600" for group in (*whole_run.LANGUAGE, *whole_run.VALUE)]
+    words = whole_run.command(workdir, *never)
+    metrics = workdir / goodput.METRICS / "sft" / "train" / "metrics.jsonl"
+    journals = workdir / "traces.partial" / "checkpoint" / "samples"
+    preempt(words, signalled, "sft", lambda: metrics.exists() and metrics.stat().st_size > 0)
+    reached = resuming.reached(workdir / "sft.partial" / "checkpoint" / "train")
+    assert 0 < reached < whole_run.STEPS
+    preempt(words, signalled, "traces", lambda: any(p.stat().st_size for p in journals.glob("*/*.msgpack")))
+    run(2, words)
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == list(
+        range(1, whole_run.STEPS + 1)
+    )
+    assert whole_run.results(workdir) == whole_run.results(uncut(2))
+
+
+def preempt(words: list[str], signalled: tuple[int, ...], stage: str, due: Callable[[], bool]) -> None:
+    job = Job(2, words)
+    while job.running() and not due():
+        time.sleep(0.002)
+    for n in signalled:
+        job.processes[n].send_signal(signal.SIGTERM)
+    first, second = job.wait()
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert f"stopped in stage {stage}; what is finished is kept" in first.out
+    assert first.out.endswith("preempted\n")
