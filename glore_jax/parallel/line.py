@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 
 _BYTES = 1 << 16
-_NO_PROXY = "no_grpc_proxy"  # gRPC reads it in small letters
+_PROXIES, _NO_PROXY = ("grpc_proxy", "https_proxy", "http_proxy"), "no_grpc_proxy"  # as gRPC reads them
 _CONNECT_SECONDS = 10.0
 
 
@@ -35,9 +35,7 @@ class Line:
         self._far, self._cut = (host.strip("[]"), int(port)), cut
         self._door = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._door.getsockname()[1]}"
-        # A proxy that JAX's connection would take if the environment names one is not asked for this machine.
-        spared = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy")
-        os.environ[_NO_PROXY] = f"{spared},127.0.0.1" if spared else "127.0.0.1"
+        _spare_proxies()
         _thread(self._admit)
 
     def _admit(self) -> None:
@@ -64,6 +62,13 @@ class Line:
             return  # and the near side stays open, or JAX would abort
         near.close()
         far.close()
+
+
+def _spare_proxies() -> None:
+    """Where the environment names a proxy, JAX would ask it for this very machine."""
+    if any(os.environ.get(name) for name in _PROXIES):
+        spared = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy")
+        os.environ[_NO_PROXY] = f"{spared},127.0.0.1" if spared else "127.0.0.1"
 
 
 def _carry_out(near: socket.socket, far: socket.socket, over: threading.Event) -> None:

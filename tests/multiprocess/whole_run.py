@@ -13,7 +13,7 @@ from glore_jax.stages import recipes, rollout_parts
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(__file__))
 STAGES = [stage.name for stage in recipes.GLORE]
-LIMIT = 8.0  # seconds of silence after which a process is missed
+LIMIT = 20.0  # seconds of silence after which a process is missed
 STEPS = 6
 LANGUAGE, VALUE = ("sft", "expert_iteration", "refiner"), ("orm", "sorm")
 SHRUNK = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from glore_jax.parallel import line
 from glore_jax.parallel.line import Line
 
 
@@ -36,8 +38,7 @@ class Ends:
 
 
 @pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
-    monkeypatch.setenv("no_grpc_proxy", "")
+def ends() -> Iterator[Ends]:
     made = Ends()
     yield made
     made.close()
@@ -85,3 +86,11 @@ def test_where_there_is_no_coordinator_yet_jax_may_try_again(ends: Ends):
     ends.server = socket.create_server(("127.0.0.1", port))
     ends.connect()
     assert not ends.cut.is_set()
+
+
+def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", "http://proxy:1")
+    monkeypatch.setenv("no_proxy", "inside")
+    monkeypatch.setenv(line._NO_PROXY, "")
+    Line("localhost:1", lambda: None)
+    assert os.environ[line._NO_PROXY] == "inside,127.0.0.1"
