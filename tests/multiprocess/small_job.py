@@ -39,7 +39,7 @@ def config() -> ConfigDict:
     made = configuration.load(f"{ROOT / 'configs' / 'arithmetic.py'}:smoke")
     with made.unlocked():
         made.sampling.update({"slots": 8, "sources": 4, "buckets": (320, 576), "max_new_tokens": 16})
-        made.sft.train.update({"steps": 3, "rows": 4, "optimizer": "adamw", "checkpoint_seconds": 0})
+        made.sft.train.update({"steps": 6, "rows": 4, "optimizer": "adamw", "checkpoint_seconds": 0})
         made.labels.update({"solved_only": False, "rollouts": 2, "wrong_per_problem": 2})
         made.update({"devices": 0, "train_dtype": "float32"})
     return made

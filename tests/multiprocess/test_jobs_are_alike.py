@@ -14,7 +14,7 @@ from processes import SECONDS, Job, run
 
 from glore_jax import files, goodput, workfolder
 from glore_jax.parallel import watch
-from glore_jax.training import checkpoints
+from glore_jax.training import checkpoints, resuming
 
 SCRIPT = str(Path(__file__).with_name("small_job.py"))
 RATES = ("sampled_tokens_per_second", "train_tokens_per_second")
@@ -98,12 +98,17 @@ def test_a_process_that_hangs_is_named(tmp_path: Path, process: int):
 
 @pytest.mark.slow
 def test_four_processes_then_two_then_one_then_four(tmp_path: Path, alone: Path):
-    """Each is killed on its way, the last one in the training; where that goes on, four processes end it."""
-    for count, process, place, done in ((4, 3, "rollouts", 1), (2, 1, "rollouts", 1), (1, 0, "steps", 1)):
-        ended = Job(count, [SCRIPT, str(tmp_path), "kill", str(process), place, str(done)]).wait()
-        assert ended[process].code == -signal.SIGKILL, ended[0].err
-    assert not (tmp_path / "sft").exists() and (tmp_path / "labels").exists()
-    run(4, [SCRIPT, str(tmp_path)])
+    """Each is killed on its way through the labels, and again through the training, which four processes end."""
+    saved = tmp_path / "sft.partial" / "checkpoint" / "train"
+    for place, done in (("rollouts", 1), ("steps", 2)):  # with the second step on its way, the first is on the disk
+        for count, process in ((4, 3), (2, 1), (1, 0)):
+            before = resuming.reached(saved)
+            ended = Job(count, [SCRIPT, str(tmp_path), "kill", str(process), place, str(done)]).wait()
+            assert ended[process].code == -signal.SIGKILL, ended[0].err
+            assert (tmp_path / "labels").exists() == (place == "steps")
+            assert place == "rollouts" or before < resuming.reached(saved) < 6
+    assert not (tmp_path / "sft").exists()
+    assert "sft: train the first student on worked solutions (goes on" in run(4, [SCRIPT, str(tmp_path)])[0].out
     assert_alike(tmp_path, alone)
 
 
@@ -112,5 +117,5 @@ def test_the_same_devices_in_other_processes(tmp_path: Path):
     """One process of four devices, two of two, four of one."""
     for count in (1, 2, 4):
         run(count, [SCRIPT, str(tmp_path / str(count))], devices=4 // count)
-        assert files.read_json(tmp_path / str(count) / "sft" / "manifest.json")["counts"]["steps"] == 3
+        assert files.read_json(tmp_path / str(count) / "sft" / "manifest.json")["counts"]["steps"] == 6
         assert_alike(tmp_path / str(count), tmp_path / "1")

@@ -14,22 +14,23 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(__file__))
 STAGES = [stage.name for stage in recipes.GLORE]
 LIMIT = 20.0  # seconds of silence after which a process is missed
-STEPS = 6
+STEPS = 5
 LANGUAGE, VALUE = ("sft", "expert_iteration", "refiner"), ("orm", "sorm")
 SHRUNK = {
     "devices": 1,
-    "task.train": 32,
-    "task.dev": 8,
-    "task.test": 8,
+    "task.train": 24,
+    "task.dev": 4,
+    "task.test": 4,
     "sampling.slots": 16,
     "sampling.sources": 8,
     "sampling.buckets": "112,432",
-    "labels.problems": 32,
+    "labels.problems": 12,
     # Trainings of one kind are alike, so that each kind is compiled once, and save every step.
     **{f"{group}.train.{key}": value for group in (*LANGUAGE, *VALUE) for key, value in (
         ("steps", STEPS), ("epochs", 1.0), ("rows", 4), ("optimizer", "adamw"), ("learning_rate", 0.001),
         ("checkpoint_seconds", 0))},
-    **{f"{group}.train.row_length": 672 for group in LANGUAGE},
+    **{f"{group}.train.row_length": 448 for group in LANGUAGE},
+    **{f"{group}.train.row_length": 256 for group in VALUE},
 }  # fmt: skip
 
 
