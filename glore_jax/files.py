@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import gc
 import hashlib
@@ -31,6 +32,7 @@ from glore_jax.errors import InputError
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SMALL = 1 << 18  # about the largest vocabulary of a language model
 _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
@@ -44,6 +46,11 @@ def unwritable(path: Path, error: Exception) -> InputError:
         f"{path}: cannot be written ({reason}); everything finished before it is intact. "
         "Free space or choose a writable place, then type the same command again to go on"
     )
+
+
+def full(error: Exception) -> bool:
+    """Whether the disk is full, or may not be written to; libraries wrap the system's error and keep its text."""
+    return getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in str(error)
 
 
 def damaged(path: Path, problem: str) -> InputError:

@@ -8,9 +8,7 @@ configuration that it reads, the bytes of its inputs, and the package's version.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import functools
-import os
 import resource
 import signal
 import sys
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     import jax
 
     from glore_jax.parallel.placement import Placement
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,13 +301,10 @@ def _explained(workdir: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        code = error.errno if isinstance(error, OSError) else None
         name = error.filename if isinstance(error, OSError) else None
         path = Path(name) if isinstance(name, str) else workdir
         ours = path.is_relative_to(workdir)
-        # Checkpoint libraries wrap the system's error in one of their own and keep its text.
-        full = code in _FULL or os.strerror(errno.ENOSPC) in str(error)
-        if full or (ours and isinstance(error, PermissionError)):
+        if files.full(error) or (ours and isinstance(error, PermissionError)):
             raise files.unwritable(path, error) from error
         raise
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from glore_jax import files
 from glore_jax.errors import InputError
 from glore_jax.parallel import hosts
 from glore_jax.progress import say
@@ -67,7 +70,8 @@ class Checkpoints:
     @property
     def newest(self) -> Path | None:
         """The folder of the newest checkpoint, once it is written whole."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         step = self._manager.latest_step()
         return None if step is None else self.folder / str(step)
 
@@ -146,15 +150,30 @@ class Checkpoints:
         Args:
           kept: what the host wants back, as JSON.
           best: the step whose checkpoint is to stay beside the newest ones.
+
+        Raises:
+          InputError: the disk is full.
         """
         self._kept.best = best
         record = _sealed({"origin": self.origin, "sums": _sums(state), "kept": kept})
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(record))
-        self._manager.save(step, args=args)
+        with self._writing():
+            self._manager.save(step, args=args)
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """InputError where the disk is full, which may be that of a save before: they are written in the background."""
+        try:
+            yield
+        except Exception as error:
+            if not files.full(error):
+                raise
+            raise files.unwritable(self.folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
 
 
 class DamagedError(Exception):

@@ -61,7 +61,7 @@ def test_a_run_on_a_full_disk_names_the_file_and_goes_on_when_there_is_room(
         assert [one.code for one in ended] == [2] * processes, ended[0].err
         said = [line for one in ended for line in one.err.splitlines() if f"error: {workdir}/" in line]
         with capsys.disabled():
-            print(f"\n{stage}, {room:,} bytes left: {said[0] if said else ended}", end="", flush=True)
+            print(f"\n{stage}, {room:,} bytes left: {said[0] if said else ended[0].err[-2000:]}", end="", flush=True)
         assert "cannot be written" in said[0] and "No space left on device" in said[0]
         assert whole_run.folders(workdir) == sorted(whole_run.STAGES[: whole_run.STAGES.index(stage)])
         assert_whole(workdir)

@@ -120,6 +120,23 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     assert_step(read(tmp_path), 4)
 
 
+def test_a_full_disk_names_the_folder_at_the_next_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As Orbax says it, of what it was writing in the background."""
+    said = ValueError("RESOURCE_EXHAUSTED: Failed to write 60898 bytes to file 5: No space left on device")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise said
+
+    with resuming.opened(tmp_path / "full", ORIGIN) as saved:
+        assert saved is not None
+        monkeypatch.setattr(saved._manager, "save", fail)
+        with pytest.raises(InputError, match=rf"{tmp_path}/full: cannot be written \(No space left on device\)"):
+            saved.save(1, state_of(1), {})
+        said = ValueError("something else")
+        with pytest.raises(ValueError, match="something else"):
+            saved.save(1, state_of(1), {})
+
+
 def test_an_unfinished_checkpoint_is_named_and_the_one_before_it_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
