@@ -3,8 +3,8 @@
 python benchmarks/training.py runs/arithmetic            what a run trains its student and its ORM on
 python benchmarks/training.py runs/arithmetic --large    a random Llama of 134 million parameters, rows of 512 tokens
 
-Here the steps are those of `glore_jax/training/loop.py`: rows as configured, and as many tokens in rows of twice the
-length, which packing fills better. There they are eager torch, LlamaForCausalLM with sdpa, clipped
+Here the steps are those of `glore_jax/training/loop.py`: rows as configured, and as many tokens in rows of two and four
+times the length, which packing fills better. There they are eager torch, LlamaForCausalLM with sdpa, clipped
 gradients and fused AdamW, two threads, in two ways: *packed*, the very rows and masks that are configured here; and
 *padded*, examples of like length side by side, read causally without any mask, which is the least work. Padding counts
 as no token anywhere. AdamW on both sides; Muon, which runs use, beside it.
@@ -225,7 +225,7 @@ def main() -> None:
             if options.large:
                 settings.update({"rows": 2, "row_length": 512})
             work = Work(kind, config, params, examples[kind], settings, 1 if options.large else 4)
-            compare(work, *(((), (2,)) if options.large else ((2,), (8, 16))))
+            compare(work, *(((), (2,)) if options.large else ((2, 4), (8, 16))))
 
 
 if __name__ == "__main__":
