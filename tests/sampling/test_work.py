@@ -92,6 +92,45 @@ def test_new_requests_of_a_source_need_no_second_prefill(monkeypatch: pytest.Mon
     assert (len(found), len(prefills)) == (32, 1)
 
 
+def test_what_may_write_much_begins_first(monkeypatch: pytest.MonkeyPatch):
+    """Then what continues a long source; of two limits that differ by less than an eighth neither is longer."""
+    began: list[str] = []
+    insert = Lane.insert
+
+    def inserting(lane: Lane, taken: list[int]) -> None:
+        began.extend(lane.owner[slot].id for slot in taken)  # pyright: ignore[reportOptionalMemberAccess]
+        insert(lane, taken)
+
+    monkeypatch.setattr(Lane, "insert", inserting)
+    rows = [  # sources of so many tokens, limits, and room for what follows
+        ("short, little", 3, 2, 0),
+        ("long, little", 11, 2, 0),
+        ("short, much", 4, 9, 0),
+        ("long, much", 9, 10, 0),
+        ("short, little and much after it", 2, 1, 9),
+    ]
+    requests = [Request(name, Source([5] * size), size, 1.0, limit, room=room) for name, size, limit, room in rows]
+    tiny.engine(slots=2, buckets=(12,)).generate(requests, KEY)
+    assert began == ["long, much", "short, much", "short, little and much after it", "long, little", "short, little"]
+
+
+def test_sources_are_prefilled_with_as_many_columns_as_they_take(monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[tuple[int, ...], list[int]]] = []
+    whole = decode.prefill
+
+    def prefilling(model, shapes, params, tokens, length, prompt):
+        seen.append((tokens.shape, np.asarray(length).tolist()))
+        return whole(model, shapes, params, tokens, length, prompt)
+
+    monkeypatch.setattr(decode, "prefill", prefilling)
+    draw = np.random.default_rng(5)
+    sources = [Source(draw.integers(3, tiny.VOCAB, size).tolist()) for size in (4, 10, 3, 12, 9, 2)]
+    requests = [Request(f"r{i}", source, len(source.tokens), 1.0) for i, source in enumerate(sources)]
+    found = tiny.engine(slots=8, buckets=(4, 12)).generate(requests, KEY)
+    assert seen == [((2, 12), [12, 10]), ((2, 12), [9, 4]), ((2, 4), [3, 2])]
+    assert [c.tokens for c in found] == [c.tokens for c in tiny.engine(buckets=(12,)).generate(requests, KEY)]
+
+
 def test_what_is_added_may_need_another_shape():
     short, long = Source([5, 6, 7]), Source([8] * 11)
     work = tiny.engine().start([Request("a", short, 3, 1.0, limit=2)], KEY)
