@@ -3,6 +3,8 @@
 python benchmarks/training.py runs/arithmetic            what a run trains its student and its ORM on
 python benchmarks/training.py runs/arithmetic --large    a random Llama of 134 million parameters, rows of 512 tokens
 
+A processor that has no products of bfloat16 takes ten times as long for them in torch: --dtypes float32.
+
 Here the steps are those of `glore_jax/training/loop.py`: rows as configured, and as many tokens in rows of two and four
 times the length, which packing fills better. There they are eager torch, LlamaForCausalLM with sdpa, clipped
 gradients and fused AdamW, two threads, in two ways: *packed*, the very rows and masks that are configured here; and
@@ -183,19 +185,19 @@ class Theirs:
         return statistics.median(found)
 
 
-def compare(work: Work, longer: Sequence[int], sizes: Sequence[int]) -> None:
+def compare(work: Work, dtypes: Sequence[str], longer: Sequence[int], sizes: Sequence[int]) -> None:
     """Prints the figures of one kind of step.
 
     Args:
       longer: how many times as long as configured rows are tried here, in the better dtype.
       sizes: of padded batches there.
     """
-    same = {dtype: ours(work, dtype) for dtype in DTYPES}
+    same = {dtype: ours(work, dtype) for dtype in dtypes}
     best = max(same, key=same.__getitem__)
     long = {f"{best}, rows {times} times as long": ours(work, best, times=times) for times in longer}
     muon = {f"{best}, muon": ours(work, best, "muon")}
-    rows = {dtype: Theirs(work, dtype).rate(packed(work)) for dtype in DTYPES}
-    pads = {f"{dtype}, batch {n}": Theirs(work, dtype).rate(padded(work, n)) for dtype in DTYPES for n in sizes}
+    rows = {dtype: Theirs(work, dtype).rate(packed(work)) for dtype in dtypes}
+    pads = {f"{dtype}, batch {n}": Theirs(work, dtype).rate(padded(work, n)) for dtype in dtypes for n in sizes}
     found = {"glore_jax": same | long | muon, "transformers, packed": rows, "transformers, padded": pads}
     rates = {side: {name: round(rate) for name, rate in of.items()} for side, of in found.items()}
     ratio = {
@@ -213,6 +215,7 @@ def main() -> None:
     parser.add_argument("workdir", type=Path, help="a finished run")
     parser.add_argument("--large", action="store_true", help="134 million parameters, random")
     parser.add_argument("--step", choices=("language", "value"), help="only this kind")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="that layers compute in")
     options = parser.parse_args()
     torch.set_num_threads(2)
     defaults: Any = configuration.load(str(Path(__file__).parents[1] / "configs" / "arithmetic.py"))
@@ -225,7 +228,7 @@ def main() -> None:
             if options.large:
                 settings.update({"rows": 2, "row_length": 512})
             work = Work(kind, config, params, examples[kind], settings, 1 if options.large else 4)
-            compare(work, *(((), (2,)) if options.large else ((2, 4), (8, 16))))
+            compare(work, options.dtypes, *(((), (2,)) if options.large else ((2, 4), (8, 16))))
 
 
 if __name__ == "__main__":
