@@ -162,8 +162,9 @@ class Card:
         shapes, draw = self.shapes(1, context), np.random.default_rng(0)
         tokens = draw.integers(3, self.sizes.config.vocab_size, (shapes.sources, context)).astype(np.int32)
         length = np.full(shapes.sources, context, np.int32)
+        kept = shapes.prefix_columns, shapes.cache
         return functools.partial(
-            decode.prefill, self.model, shapes, self.here, *self.place.put((tokens, length, length))
+            decode.prefill, self.model, *kept, self.here, *self.place.put((tokens, length, length))
         )
 
     def result(self, part: str, case: Row, taken: float, share: float, goal: str, **more: Any) -> Row:
@@ -325,9 +326,9 @@ class Prefilled:
     def __exit__(self, *error: object) -> None:
         decode.prefill = self._whole
 
-    def __call__(self, model: Decoder, shapes: decode.Shapes, params: Any, *batch: jax.Array) -> Any:
+    def __call__(self, model: Decoder, columns: int, kind: str, params: Any, *batch: jax.Array) -> Any:
         self.tokens += int(np.asarray(batch[1]).sum())
-        return self._whole(model, shapes, params, *batch)
+        return self._whole(model, columns, kind, params, *batch)
 
 
 def rolled_out(drafts: Sequence[list[int]], sizes: Sizes, shared: bool) -> list[Request]:

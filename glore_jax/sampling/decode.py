@@ -105,13 +105,20 @@ def shardings(slots: Slots, place: Placement) -> Slots:
     return at.replace(cache=jax.tree.map(lambda x: place.at("batch", "kv_heads"), slots.cache))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def prefill(
-    model: decoder.Decoder, shapes: Shapes, params: Any, tokens_PxS: jax.Array, length_P: jax.Array, prompt_P: jax.Array
+    model: decoder.Decoder,
+    columns: int,
+    kind: str,
+    params: Any,
+    tokens_PxS: jax.Array,
+    length_P: jax.Array,
+    prompt_P: jax.Array,
 ) -> Any:
-    """Keys and values of padded sources, [P, prefix columns].
+    """Keys and values of padded sources, whatever slots will continue them.
 
     Args:
+      columns, kind: of the cache that they are given in, see `kv_cache.zeros`.
       tokens_PxS: of as many columns as the longest of them takes, or more.
       length_P: tokens of each source.
       prompt_P: how many of them were given; a prefix LM reads all of these but the last in both directions.
@@ -121,7 +128,7 @@ def prefill(
     inside = positions < length_P[:, None]
     both_ways = positions < prompt_P[:, None] - 1 if model.config.prefix_lm else None
     visible = Visibility(inside.astype(jnp.int32), both_ways)
-    cache = kv_cache.zeros(model.config, P, shapes.prefix_columns, shapes.cache)
+    cache = kv_cache.zeros(model.config, P, columns, kind)
     _, cache = model.apply({"params": params}, tokens_PxS, positions, visible, cache)
     return cache
 

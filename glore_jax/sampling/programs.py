@@ -42,7 +42,7 @@ def prefilled(model: Decoder, shapes: decode.Shapes, place: Placement) -> Any:
 def prefill(model: Decoder, shapes: decode.Shapes, params: Any, place: Placement) -> jax.stages.Lowered:
     rows = (shapes.sources, shapes.prefix_columns), (shapes.sources,), (shapes.sources,)
     batch = [jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place.at("batch")) for shape in rows]
-    return decode.prefill.lower(model, shapes, params, *batch)
+    return decode.prefill.lower(model, shapes.prefix_columns, shapes.cache, params, *batch)
 
 
 def compiler_chooses(place: Placement) -> bool:

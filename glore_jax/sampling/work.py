@@ -222,7 +222,9 @@ class _Pass:
             tokens[row, :kept] = source.tokens[:kept]
             prompt[row] = len(source.tokens) if source.given is None else source.given
         batch = self.engine.placement.put((tokens, length, prompt))
-        prefilled = decode.prefill(self.engine.model, self.shapes, self.engine.params, *batch)
+        prefilled = decode.prefill(
+            self.engine.model, self.shapes.prefix_columns, self.shapes.cache, self.engine.params, *batch
+        )
         self.prefilled = jax.device_put(prefilled, self.engine.placement.at(None, "kv_heads"))
         self.pool = {source: row for row, source in enumerate(chosen)}
 
