@@ -70,34 +70,33 @@ def distance(one: Path, other: Path) -> float:
     return max(float(np.abs(models[0][name] - models[1][name]).max()) for name in models[0])
 
 
-@pytest.mark.parametrize("signalled", [(0, 1), (0,), (1,)])
-def test_preempted_processes_save_a_common_step_and_go_on(
-    tmp_path: Path, uncut: Callable[[int], Path], signalled: tuple[int, ...]
-):
-    """In a training that would not save by itself, and again in a sampling."""
+def test_preempted_processes_save_a_common_step_and_go_on(tmp_path: Path, uncut: Callable[[int], Path]):
+    """SIGTERM to both, and to either one; in trainings that would not save by themselves, and in a sampling."""
     workdir = tmp_path / "run"
     never = [f"--config.{group}.train.checkpoint_seconds=3600" for group in (*whole_run.LANGUAGE, *whole_run.VALUE)]
     words = whole_run.command(workdir, *never)
-    metrics = workdir / goodput.METRICS / "sft" / "train" / "metrics.jsonl"
-    journals = workdir / "traces.partial" / "checkpoint" / "samples"
-    preempt(words, signalled, "sft", lambda: metrics.exists() and metrics.stat().st_size > 0)
-    reached = resuming.reached(workdir / "sft.partial" / "checkpoint" / "train")
-    assert 0 < reached < whole_run.STEPS
-    preempt(words, signalled, "traces", lambda: any(p.stat().st_size for p in journals.glob("*/*.msgpack")))
+    written = {name: f"{goodput.METRICS}/{name}/train/metrics.jsonl" for name in ("sft", "orm", "sorm")}
+    preempt(words, (0, 1), workdir, "sft", written["sft"])
+    preempt(words, (1,), workdir, "traces", "traces.partial/checkpoint/samples/*/*.msgpack")
+    preempt(words, (0,), workdir, "orm", written["orm"])
+    preempt(words, (1,), workdir, "sorm", written["sorm"])
     run(2, words)
-    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == list(
-        range(1, whole_run.STEPS + 1)
-    )
+    for name in written.values():
+        steps = [json.loads(line)["step"] for line in (workdir / name).read_text().splitlines()]
+        assert steps == list(range(1, whole_run.STEPS + 1))
     assert whole_run.results(workdir) == whole_run.results(uncut(2))
 
 
-def preempt(words: list[str], signalled: tuple[int, ...], stage: str, due: Callable[[], bool]) -> None:
+def preempt(words: list[str], signalled: tuple[int, ...], workdir: Path, stage: str, sign: str) -> None:
+    """Sends SIGTERM to some of two processes once a file of this name has something in it."""
     job = Job(2, words)
-    while job.running() and not due():
-        time.sleep(0.002)
+    while job.running() and not any(path.stat().st_size for path in workdir.glob(sign)):
+        time.sleep(0.003)
     for n in signalled:
         job.processes[n].send_signal(signal.SIGTERM)
     first, second = job.wait()
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert f"stopped in stage {stage}; what is finished is kept" in first.out
     assert first.out.endswith("preempted\n")
+    if stage in TRAIN:
+        assert 0 < resuming.reached(workdir / f"{stage}{files.PARTIAL}" / "checkpoint" / "train") < whole_run.STEPS
