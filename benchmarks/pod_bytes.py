@@ -52,7 +52,7 @@ def lower(config: DecoderConfig, slice_: topologies.Slice, tokens: int, loss: st
         params["value_head"] = jax.eval_shape(functools.partial(value_head.init, d_model=config.d_model), key)
     settings = ConfigDict(SETTINGS | {"rows": slice_.chips, "row_length": tokens})
     place = placement.make(SHARDING, topologies.devices(slice_))
-    return training_programs.lower(model, params, LOSSES[loss], settings, 1000, place)[0]
+    return training_programs.step(model, params, LOSSES[loss], settings, 1000, place)[0]()
 
 
 def measure(config: DecoderConfig, topology: str, tokens: int, loss: str) -> dict[str, Any]:

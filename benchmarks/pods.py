@@ -3,10 +3,12 @@
 python benchmarks/pods.py
 python benchmarks/pods.py --models 13b --slices v5e-256 --stages sft decode
 
-Needs the extra `tpu-compile`. Compiles what `glore compile` compiles, for Llama 2 of three sizes, and one small step on
-1 to 1,024 chips. Each row is kept in docs/pods.json when it is done, and compiled once: a run that was stopped goes on
-where it stopped, and the page is written anew after each row. --again compiles those that are chosen once more.
-A row takes one to ten minutes on two cores. Prints JSON: how many rows there are, and how many are missing.
+Needs the extra `tpu-compile`. Plans what `glore compile` compiles, for Llama 2 of three sizes, and one small step on
+1 to 1,024 chips: the TPU compiler works until it has assigned memory (`glore_jax/parallel/planning.py`), each row in a
+process that ends then. Each row is kept in docs/pods.json when it is done, and made once: a run that was stopped goes
+on where it stopped, and the page is written anew after each row. --again makes those that are chosen once more.
+A row takes a quarter of a minute to one minute of processor time. Prints JSON: how many rows there are, and how many
+are missing.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +28,10 @@ import jax
 
 from glore_jax import configuration, files
 from glore_jax.errors import InputError
-from glore_jax.parallel import topologies
+from glore_jax.parallel import planning, topologies
 from glore_jax.parallel.roofline import ASSUMPTIONS
 from glore_jax.progress import number, say, size
-from glore_jax.stages import compiling, programs
+from glore_jax.stages import compiling, fitting, programs
 from glore_jax.stages.programs import TRAININGS, Run
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +63,7 @@ def cases(models: list[str], slices: list[str], stages: list[str]) -> Iterator[t
 
 
 def row(model: str, name: str, stage: str) -> dict[str, Any]:
-    """Of one compilation; of one that the configuration does not allow, why."""
+    """Of one program; of one that the configuration does not allow, why; of one without room, what changes that."""
     slice_ = topologies.parse(name)
     file = "arithmetic.py" if model == STUDENT else f"gsm8k_llama2_{model}.py"
     changes = settings(model, slice_, stage)
@@ -66,19 +72,30 @@ def row(model: str, name: str, stage: str) -> dict[str, Any]:
     about: dict[str, Any] = {"model": model, "slice": name, "chips": slice_.chips, "stage": stage, "keys": changes}
     try:
         run = Run(config, slice_, topologies.devices(slice_))
-        made = programs.compile(run, run.program(stage))
+        made = programs.compile(run, run.program(stage), planning.plan)
     except InputError as error:
         return about | {"error": str(error)}
-    return about | {"mesh": dict(run.place.mesh.shape)} | compiling.of_stage(made)
+    about |= {"mesh": dict(run.place.mesh.shape)} | compiling.of_stage(made)
+    del about["fingerprint"]  # of a plan it is another than that of `glore compile`
+    if made.refusal:
+        change = fitting.cheapest(config, slice_, stage, planning.plan)
+        about["change"] = change and change.as_dict()
+    return about
+
+
+def in_a_process(case: tuple[str, str, str]) -> dict[str, Any]:
+    """The row, made in a process of its own."""
+    words = [sys.executable, __file__, "--row", *case]
+    return json.loads(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def cells(found: dict[str, Any]) -> list[str]:
     """Of a row of the table."""
     about = [found["model"], found["slice"], found["stage"]]
     if "error" in found:
-        return [*about, f"not possible: {found['error']}", *[""] * 6]
+        return [*about, "not possible", *[""] * 6]
     if found["memory"] is None:
-        return [*about, f"does not fit: {found['refusal']}", *[""] * 6]
+        return [*about, "does not fit", *[""] * 6]
     parts, roof = found["memory"], found["roofline"]
     chip = topologies.parse(found["slice"]).chip
     share = f"{(parts['peak'] + parts['beside']) / chip.memory:.0%}"
@@ -88,6 +105,15 @@ def cells(found: dict[str, Any]) -> list[str]:
     return [*about, size(parts["arguments"]), size(parts["temporaries"]), share, sent, *times]
 
 
+def reason(found: dict[str, Any]) -> str:
+    """Why there is no step, or no room for it, and what helps."""
+    about = f"- {found['model']} on {found['slice']}, {found['stage']}: {found.get('error') or found['refusal']}"
+    if "error" in found:
+        return about
+    change = found["change"]
+    return f"{about}; fits with `{change['typed']}`" if change else f"{about}; nothing that was tried fits"
+
+
 def table(rows: list[list[str]]) -> str:
     lines = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -95,6 +121,7 @@ def table(rows: list[list[str]]) -> str:
 
 def page(found: dict[str, dict[str, Any]]) -> str:
     """The page, of the rows that there are; the others are named as what they are."""
+    without = [row for row in found.values() if "error" in row or row["refusal"]]
     growing = [cells(found[key]) for name in GROWING if (key := f"{STUDENT} {name} sft") in found]
     done, missing = [], []
     for model, name in itertools.product(MODELS, SLICES):
@@ -104,6 +131,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
             missing.append(f"- {model} on {name}: {', '.join(left)}")
     return PROSE.format(
         table=table(done) if done else "None yet.",
+        without="\n".join(map(reason, without)) or "All do.",
         missing="\n".join(missing) or "None.",
         growing=table(growing) if growing else "None yet.",
         assumptions="\n".join(f"- {line}" for line in ASSUMPTIONS),
@@ -115,9 +143,10 @@ def page(found: dict[str, dict[str, Any]]) -> str:
 PROSE = """\
 # Runs on TPU pods, before there is a pod
 
-`python benchmarks/pods.py` writes this page. Every row was compiled by the TPU compiler for the slice that it names; no
-TPU was there, and nothing was run. `glore compile` says the same of any configuration
-(`glore compile --help`), and which change makes a step fit that does not.
+`python benchmarks/pods.py` writes this page. Every row is what the TPU compiler made of a step for the slice that it
+names, up to the point where memory is assigned (`glore_jax/parallel/planning.py`): no machine code was made, no TPU was
+there, and nothing was run. `glore compile` compiles the steps of any configuration to their end
+(`glore compile --help`), and says which change makes one fit that does not.
 
 Models are Llama 2, of the configurations `configs/gsm8k_llama2_*.py`. Training has {batch} rows a step, and models
 split over all chips (`sharding.preset=fsdp`). In sampling {tensor} chips share the weights; a step of prefill reads as
@@ -129,6 +158,10 @@ a step. `step` and `tokens/s` are a roofline, the best that there can be, not a 
 {assumptions}
 
 {table}
+
+What does not fit, and the cheapest change that was found to fit:
+
+{without}
 
 Not compiled yet:
 
@@ -148,21 +181,25 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--slices", nargs="*", choices=SLICES, default=list(SLICES))
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--again", action="store_true", help="compile rows that there are too")
-    parser.add_argument("--page", action="store_true", help="compile nothing, write the page")
+    parser.add_argument("--again", action="store_true", help="make rows that there are too")
+    parser.add_argument("--page", action="store_true", help="make no row, write the page")
+    parser.add_argument("--jobs", type=int, default=1, help="rows that are made at once; each takes up to 4 GB")
+    parser.add_argument("--row", nargs=3, metavar=("MODEL", "SLICE", "STAGE"), help="print one row as JSON")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there need not be taken
     jax.config.update("jax_enable_compilation_cache", False)  # it would keep what it cannot read without a TPU
+    if options.row:
+        print(json.dumps(row(*options.row)), flush=True)
+        os._exit(0)  # the compiler works on
     found: dict[str, dict[str, Any]] = files.read_json(ROWS) if ROWS.exists() else {}
     chosen = [] if options.page else list(cases(options.models, options.slices, options.stages))
-    for case in chosen:
-        key = " ".join(case)
-        if key in found and not options.again:
-            continue
-        found[key] = row(*case)
-        say(f"{key}: {found[key].get('error') or found[key]['refusal'] or 'compiled'}")
-        files.write_json(ROWS, found)
-        files.write_text(PAGE, page(found))
+    chosen = [case for case in chosen if options.again or " ".join(case) not in found]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for case, made in zip(chosen, pool.map(in_a_process, chosen), strict=True):
+            found[" ".join(case)] = made
+            say(f"{' '.join(case)}: {made.get('error') or made['refusal'] or 'fits'}")
+            files.write_json(ROWS, found)
+            files.write_text(PAGE, page(found))
     files.write_text(PAGE, page(found))
     every = set(map(" ".join, cases(list(MODELS), list(SLICES), list(STAGES))))
     print(json.dumps({"rows": len(found), "missing": len(every - found.keys())}))

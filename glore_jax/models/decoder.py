@@ -342,7 +342,13 @@ def init(model: Decoder, key: jax.Array) -> Any:
 
 def shapes(model: Decoder) -> Any:
     """Shapes of the parameters with their axis names, by which they are laid on devices; none is made."""
-    return jax.eval_shape(functools.partial(_init, model), jax.random.key(0))
+    return _shapes(dataclasses.replace(model.config, dtype="float32", prefix_lm=False))  # which changes none of them
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(config: DecoderConfig) -> Any:
+    """Of a deep model it takes seconds to say them."""
+    return jax.eval_shape(functools.partial(_init, Decoder(config)), jax.random.key(0))
 
 
 def _init(model: Decoder, key: jax.Array) -> Any:

@@ -13,6 +13,7 @@ from glore_jax.parallel.placement import Placement
 
 REMAT = ("none", "products", "full")
 _TILE = 16  # rows of a matrix in bfloat16 that lie together in the memory of a TPU
+_SOLID = 32  # chips of a torus of three axes over which its compiler gathers and scatters at most (found by trying)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,44 +88,51 @@ class Execution:
         if self.place is not None and self.own_rows:
             for axis, name in enumerate(names):
                 if taken := self.place.axes(name):
-                    weight = _gathered(weight, taken, axis, self._ring)
+                    weight = _gathered(weight, taken, axis, self._torus)
         return weight
 
     @property
-    def _ring(self) -> int:
-        """How many TPU chips an axis of the torus has that they are linked in; 0 where there are no TPUs."""
+    def _torus(self) -> tuple[int, ...]:
+        """TPU chips along each axis of the torus that they are linked in; none where there are no TPUs."""
         if self.place is None or self.platform != "tpu":
-            return 0
-        return 1 + max(max(device.coords) for device in self.place.mesh.devices.flat)
+            return ()
+        places = zip(*(device.coords for device in self.place.mesh.devices.flat), strict=True)
+        return tuple(1 + max(along) for along in places if max(along))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _gathered(part: jax.Array, taken: tuple[str, ...], axis: int, ring: int) -> jax.Array:
+def _gathered(part: jax.Array, taken: tuple[str, ...], axis: int, torus: tuple[int, ...]) -> jax.Array:
     """The whole of which each device on the mesh axes `taken` has a part, along an axis of the array.
 
     In the memory of a TPU parts that fill no tiles are padded, and copied once more when all of them are there. So they
-    are gathered from as few neighbours first as fill tiles together.
+    are gathered from as few neighbours first as fill tiles together; and as are many enough for the others to be within
+    reach, where the torus has three axes, or the compiler makes a sum of the gather, with zeros for what is elsewhere.
     """
     n, size = jax.lax.axis_size(taken), part.shape[axis]
     gather = functools.partial(jax.lax.all_gather, axis_name=taken, axis=axis, tiled=True)
-    few = next((k for k in range(1, n) if n % k == 0 and k * size % _TILE == 0), 1)
-    if not ring or few == 1:
+    reach = _SOLID if len(torus) == 3 else n
+    few = next((k for k in range(1, n) if n % k == 0 and k * size % _TILE == 0 and n // k <= reach), 1)
+    if not torus or few == 1:
         return gather(part)
     near, far = _groups(n, few)
     return gather(gather(part, axis_index_groups=near), axis_index_groups=far)
 
 
-def _scattered(taken: tuple[str, ...], axis: int, ring: int, _: None, whole: jax.Array) -> tuple[jax.Array]:
+def _scattered(
+    taken: tuple[str, ...], axis: int, torus: tuple[int, ...], _: None, whole: jax.Array
+) -> tuple[jax.Array]:
     """Its gradient: the sum over devices, of which each gets its part.
 
-    Over more than one axis of a torus the TPU compiler makes a sum for all of it, twice the bytes and the memory, where
-    it is asked for in one go. So it is summed along one axis of the torus first, and what is left along the others.
+    Over all of a torus the TPU compiler makes a sum for all of it, twice the bytes and the memory, where it is asked
+    for in one go. So it is summed along one axis of a flat torus first, or over half of one with three, and what is
+    left along the others.
     """
-    n = jax.lax.axis_size(taken)
+    n, ring = jax.lax.axis_size(taken), max(torus, default=0)
     scatter = functools.partial(jax.lax.psum_scatter, axis_name=taken, scatter_dimension=axis, tiled=True)
-    if not ring or n <= ring or n % ring:
+    first = ring if len(torus) < 3 else min(_SOLID, n // 2)
+    if n <= ring or not first or n % first:
         return (scatter(whole),)
-    near, far = _groups(n, n // ring)
+    near, far = _groups(n, n // first)
     return (scatter(scatter(whole, axis_index_groups=far), axis_index_groups=near),)
 
 

@@ -43,10 +43,16 @@ def options(device: Any) -> dict[str, str] | None:
     return _OPTIONS.get(device.device_kind)
 
 
-def compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Raises: TooLarge."""
+def compile(lowered: jax.stages.Lowered, options: dict[str, Any] | None = None) -> jax.stages.Compiled:
+    """Args: options: of the compiler, beside those of the program. Raises: TooLarge."""
     with refusing():
-        return lowered.compile()
+        return lowered.compile(compiler_options=options)
+
+
+def made(lowered: jax.stages.Lowered) -> tuple[Memory, str]:
+    """Memory and text of the compiled program. Raises: TooLarge."""
+    compiled = compile(lowered)
+    return memory(compiled), compiled.as_text() or ""
 
 
 @contextlib.contextmanager

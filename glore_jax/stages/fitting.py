@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from glore_jax.configuration import PREFIX
 from glore_jax.errors import InputError
+from glore_jax.parallel import programs as parallel_programs
 from glore_jax.parallel import topologies
 from glore_jax.parallel.topologies import Slice
 from glore_jax.stages import programs
@@ -41,8 +42,8 @@ class Change:
         return {"keys": self.keys, "topology": self.slice.topology, "typed": self.text}
 
 
-def cheapest(config: ConfigDict, slice_: Slice, stage: str) -> Change | None:
-    """The first change that fits; None where none of those that were tried does."""
+def cheapest(config: ConfigDict, slice_: Slice, stage: str, made: Callable = parallel_programs.made) -> Change | None:
+    """The first change that fits; None where none of those that were tried does; `made`: see `programs.compile`."""
     tried = 0
     for change in _changes(config, slice_, stage):
         if tried == _TRIED:
@@ -57,7 +58,7 @@ def cheapest(config: ConfigDict, slice_: Slice, stage: str) -> Change | None:
         if program.arguments + program.beside > change.slice.chip.memory:
             continue
         tried += 1
-        if not programs.compile(run, program).refusal:
+        if not programs.compile(run, program, made).refusal:
             return change
     return None
 

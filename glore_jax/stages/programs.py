@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
@@ -21,7 +22,7 @@ from glore_jax.parallel import collectives, placement, programs, roofline
 from glore_jax.parallel.collectives import Moved
 from glore_jax.parallel.programs import Memory, TooLarge
 from glore_jax.parallel.roofline import Roofline
-from glore_jax.parallel.topologies import Slice
+from glore_jax.parallel.topologies import Chip, Slice
 from glore_jax.progress import size
 from glore_jax.sampling import decode
 from glore_jax.sampling import memory as sampling_memory
@@ -40,7 +41,7 @@ class Program:
     """A stage's step, and what is known of it without its compiler.
 
     Attributes:
-      lowered: as JAX hands it to the compiler.
+      lower: gives what JAX hands to the compiler.
       flops: of the step, on all devices together.
       tokens: that a step trains on, reads or writes.
       arguments: bytes of them on each device.
@@ -49,7 +50,7 @@ class Program:
     """
 
     stage: str
-    lowered: jax.stages.Lowered
+    lower: Callable[[], jax.stages.Lowered]
     flops: float
     tokens: int
     arguments: int
@@ -126,36 +127,36 @@ class Run:
         if stage == "refiner":
             model = dataclasses.replace(model, prefix_lm=self.config.refiner.prefix_lm)
         how = loss, settings, steps, self.place, self.marks
-        lowered, arguments = training_programs.lower(Decoder(model), params, *how)
+        lower, arguments = training_programs.step(Decoder(model), params, *how)
         shape = settings.rows, settings.row_length
-        return Program(stage, lowered, flops.training(model, *shape), shape[0] * shape[1], arguments)
+        return Program(stage, lower, flops.training(model, *shape), shape[0] * shape[1], arguments)
 
     def _prefill(self) -> Program:
         """Of sources as long as the largest bucket."""
         model, shapes, params = self._sampler
-        lowered = sampling_programs.prefill(model, shapes, params, self.sampling)
+        lower = functools.partial(sampling_programs.prefill, model, shapes, params, self.sampling)
         tokens = shapes.sources * shapes.prefix_columns
         work = flops.reading(model.config, tokens, shapes.prefix_columns / 2, with_logits=False)
         beside = (
             sampling_programs.slots(model, shapes, self.sampling),
             sampling_programs.prefilled(model, shapes, self.sampling),
         )
-        return Program("prefill", lowered, work, tokens, programs.bytes_of(params), beside=programs.bytes_of(beside))
+        return Program("prefill", lower, work, tokens, programs.bytes_of(params), beside=programs.bytes_of(beside))
 
     def _decode(self) -> Program:
         """A chunk of decoding steps of all slots, which see the largest bucket and half of what they may write."""
         model, shapes, params = self._sampler
-        lowered = sampling_programs.decode_chunk(model, shapes, params, self.sampling)
+        lower = functools.partial(sampling_programs.decode_chunk, model, shapes, params, self.sampling)
         tokens = shapes.slots * shapes.chunk
         work = flops.reading(model.config, tokens, shapes.prefix_columns + shapes.ring / 2)
         beside = programs.bytes_of(sampling_programs.prefilled(model, shapes, self.sampling))
         held = programs.bytes_of((params, sampling_programs.slots(model, shapes, self.sampling)))
-        return Program("decode", lowered, work, tokens, held, shapes.chunk, beside)
+        return Program("decode", lower, work, tokens, held, shapes.chunk, beside)
 
     @functools.cached_property
     def _decoder(self) -> Any:
         """Shapes of the decoder's parameters, as they are read."""
-        return jax.eval_shape(lambda key: decoder.init(Decoder(self.model), key), jax.random.key(0))
+        return nn.meta.unbox(decoder.shapes(Decoder(self.model)))
 
     @functools.cached_property
     def _sampler(self) -> tuple[Decoder, decode.Shapes, Any]:
@@ -174,18 +175,30 @@ class Run:
         return model, shapes, params
 
 
-def compile(run: Run, program: Program) -> Compiled:
-    """Compiles a program for the run's devices, and reads what the compiler says of it."""
-    start = time.perf_counter()
+def compile(run: Run, program: Program, made: Callable = programs.made) -> Compiled:
+    """Compiles a program for the run's devices, and reads what the compiler says of it.
+
+    Args:
+      made: gives memory and text of what is lowered: `programs.made`, or `planning.plan`.
+    """
+    start, chip = time.perf_counter(), run.slice.chip if run.slice else None
+    beside = f"beside {size(program.beside)} that stay"
+    if chip is not None and program.arguments + program.beside > chip.memory:
+        return Compiled(
+            program, f"its arguments alone take {size(program.arguments)} {beside}, of {size(chip.memory)}", 0.0
+        )
     try:
-        compiled = programs.compile(program.lowered)
+        memory, text = made(program.lower())
     except TooLarge as error:
         return Compiled(program, str(error), time.perf_counter() - start)
-    seconds, text = time.perf_counter() - start, compiled.as_text() or ""
-    memory, moved, refusal, roof = programs.memory(compiled), collectives.read(text), "", None
-    if run.slice is not None:
-        chip = run.slice.chip
+    seconds, moved, refusal, roof = time.perf_counter() - start, collectives.read(text), "", None
+    if run.slice is not None and chip is not None:
         roof = roofline.of(chip, program.flops / run.slice.chips, memory, moved, program.passes)
         if memory.peak + program.beside > chip.memory:
-            refusal = f"it takes {size(memory.peak)} beside {size(program.beside)} that stay, of {size(chip.memory)}"
+            refusal = f"it takes {_held(memory.peak, program, chip)}"
     return Compiled(program, refusal, seconds, memory, moved, roof, programs.fingerprint(text))
+
+
+def _held(taken: int, program: Program, chip: Chip) -> str:
+    beside = f" beside {size(program.beside)} that stay" if program.beside else ""
+    return f"{size(taken)}{beside}, of {size(chip.memory)}"

@@ -1,4 +1,4 @@
-"""The step of a training before there are parameters: what `loop.train` computes, lowered for shapes alone."""
+"""The step of a training before there are parameters: what `loop.train` computes, to be lowered for shapes alone."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from glore_jax.parallel.placement import Placement
 from glore_jax.training import adaptation, batches, beginning
 
 
-def lower(
+def step(
     model: Decoder, params: Any, loss: Callable, settings: Any, total: int, place: Placement, marks: Sequence[int] = ()
-) -> tuple[jax.stages.Lowered, int]:
-    """The step, and the bytes of its arguments on each device.
+) -> tuple[Callable[[], jax.stages.Lowered], int]:
+    """What lowers the step, and the bytes of its arguments on each device.
 
     Args:
       params: their shapes.
@@ -34,4 +34,4 @@ def lower(
     laid = beginning.lay(model, (learning, frozen), loss, settings, total, place, lora, marks)
     batch = programs.shapes(batches.shapes(settings.rows, settings.row_length), place.at("batch", "positions"))
     args = laid.state, batch, laid.frozen
-    return laid.step.lower(*args, math.inf), programs.bytes_of(args)
+    return functools.partial(laid.step.lower, *args, math.inf), programs.bytes_of(args)

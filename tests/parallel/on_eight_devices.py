@@ -229,12 +229,12 @@ def test_no_more_is_gathered_than_the_preset_calls_for(preset: str, kinds: set[s
         assert moved.sent["all-reduce"] < 0.1 * moved.sent["reduce-scatter"]
 
 
-@pytest.mark.parametrize("ring", [0, 2, 4, 8])
-def test_weights_are_gathered_from_neighbours_first_and_gradients_scattered_along_one_axis_of_a_torus(ring: int):
+@pytest.mark.parametrize("torus", [(), (4, 2), (2, 4), (8,), (2, 2, 2)])
+def test_weights_are_gathered_from_neighbours_first_and_gradients_scattered_by_axes_of_a_torus(torus: tuple[int, ...]):
     """The same whole, the same sums, each part where it was gathered from."""
     mesh, parts = placed("fsdp").mesh, jnp.arange(64.0).reshape(32, 2)
     factors = jax.random.normal(jax.random.key(0), (8, 32, 2))
-    gathered = lambda part: execution._gathered(part, ("fsdp",), 0, ring)  # noqa: E731
+    gathered = lambda part: execution._gathered(part, ("fsdp",), 0, torus)  # noqa: E731
     whole = jax.shard_map(gathered, mesh=mesh, in_specs=P("fsdp"), out_specs=P(), check_vma=False)
     np.testing.assert_array_equal(jax.jit(whole)(parts), parts)
 

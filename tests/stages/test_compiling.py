@@ -42,7 +42,7 @@ def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
-def pretended(run: Run, program: Program, refusal: str = "") -> Compiled:
+def pretended(run: Run, program: Program, made: Any = None, refusal: str = "") -> Compiled:
     """As if a compiler had said so."""
     if refusal:
         return Compiled(program, refusal, 1.0)
@@ -113,8 +113,8 @@ def test_the_whole_run_as_a_table(capsys: pytest.CaptureFixture[str], monkeypatc
 
 @pytest.mark.usefixtures("pod")
 def test_what_does_not_fit_is_said_with_what_does(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    def refusing(run: Run, program: Program) -> Compiled:
-        return pretended(run, program, "" if run.config.sft.train.rows <= 4 else "40 GiB of 15.75 GiB")
+    def refusing(run: Run, program: Program, made: Any = None) -> Compiled:
+        return pretended(run, program, made, "" if run.config.sft.train.rows <= 4 else "40 GiB of 15.75 GiB")
 
     monkeypatch.setattr(programs, "compile", refusing)
     words = ["compile", f"--config={SMALL}", "--topology=v5e-8", "--stage=sft", "--config.sft.train.rows=16"]
@@ -131,9 +131,9 @@ def test_changes_are_tried_by_cost(monkeypatch: pytest.MonkeyPatch):
     config = configuration.load(SMALL, ["--config.sft.train.rows=8"])
     tried = []
 
-    def refusing(run: Run, program: Program) -> Compiled:
+    def refusing(run: Run, program: Program, made: Any = None) -> Compiled:
         tried.append((run.config.sft.train.rows, run.config.sharding.preset, run.slice.name))  # pyright: ignore
-        return pretended(run, program, "too large")
+        return pretended(run, program, made, "too large")
 
     monkeypatch.setattr(programs, "compile", refusing)
     assert fitting.cheapest(config, topologies.parse("v5e-64"), "sft") is None
@@ -205,3 +205,11 @@ def test_too_many_slots_are_refused_by_the_compiler():
     run = Run(config, slice_, topologies.devices(slice_))
     found = programs.compile(run, run.program("decode"))
     assert "exceeds available HBM (15.75G)" in found.refusal or "beside" in found.refusal
+
+
+def test_what_is_more_than_a_chip_has_without_temporaries_is_not_compiled():
+    slice_ = topologies.parse("v5e:2x2")
+    program = Program("sft", lambda: pytest.fail("lowered"), 1.0, 1, arguments=2**34, beside=2**30)  # pyright: ignore
+    found = programs.compile(Run(configuration.load(SMALL), slice_), program)
+    assert found.refusal == "arguments alone take 16.0 GiB beside 1.0 GiB that stay, of 15.8 GiB"
+    assert found.memory is None
