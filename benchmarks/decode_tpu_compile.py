@@ -3,9 +3,9 @@
 python benchmarks/decode_tpu_compile.py
 python benchmarks/decode_tpu_compile.py --models=gsm8k_llama2_7b --topologies=v5e-8 --widths 8
 
-Needs the extra `tpu-compile`. The four programs of the engine (`glore_jax/sampling/layouts.py`) are compiled ahead of
-time for a described machine, with weights and cache in bfloat16, all layers, and a bucket of 512 prompt and 512 new
-tokens:
+Needs the extra `tpu-compile`. The four programs of the engine (`glore_jax/sampling/layouts.py`) are planned ahead of
+time (`glore_jax/parallel/planning.py`) for a described machine, with weights and cache in bfloat16, all layers, and a
+bucket of 512 prompt and 512 new tokens:
 
 v5e-8    8 chips (2x4) of 16 GiB
 v5e-16   16 chips (4x4)
@@ -13,10 +13,10 @@ v5p-8    4 chips (2x2x1) of 95 GiB: the 8 counts cores, of which a chip has two 
 
 Weights are split by the preset `tensor` of `parallel.rules`, the cache over slots (its prefixes over groups of slots)
 and key heads. Slots are tried downward in powers of two, from the last number that has room with the weights alone. A
-number fits if all programs compile, and each has room beside what stays on the device meanwhile: the weights, the
-slots, the last prefilled sources. Prints a table, GiB on each device, and then JSON with the reason against twice as
-many.
-One to ten minutes for each model, machine and width, on two cores.
+number fits if the compiler finds room for all programs, and each has it beside what stays on the device meanwhile: the
+weights, the slots, the last prefilled sources. Prints a table, GiB on each device, and then JSON with the reason
+against twice as many.
+A minute of processor time for each model, machine and width, each in a process that ends then.
 
 --widths: slots that continue one source and keep its prefix once: 1, as drafts do, or 8, as rollouts of one draft.
 --weights, --cache: in how many bits weights, and keys and values, are kept: `same`, bfloat16, or `int8`.
@@ -29,6 +29,9 @@ import dataclasses
 import functools
 import itertools
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -41,9 +44,9 @@ import jax.numpy as jnp
 from glore_jax.models import decoder
 from glore_jax.models.decoder import Decoder, DecoderConfig
 from glore_jax.models.execution import Execution
-from glore_jax.parallel import placement, topologies
+from glore_jax.parallel import placement, planning, topologies
 from glore_jax.parallel import programs as compiling
-from glore_jax.parallel.programs import TooLarge
+from glore_jax.parallel.programs import Memory, TooLarge
 from glore_jax.parallel.topologies import CHIPS, GIB
 from glore_jax.progress import say, size
 from glore_jax.sampling import decode, layouts, programs
@@ -112,9 +115,9 @@ class Sampler:
         return programs.prefilled(self.model, self.shapes(1, 1), self.place)
 
     @functools.cached_property
-    def prefilling(self) -> jax.stages.Compiled:
-        """The compiled `prefill`, the same for any number of slots."""
-        return compiling.compile(programs.prefill(self.model, self.shapes(1, 1), self.params, self.place))
+    def prefilling(self) -> Memory:
+        """Of `prefill`, the same for any number of slots."""
+        return planning.plan(programs.prefill(self.model, self.shapes(1, 1), self.params, self.place))[0]
 
     def bytes(self, shapes: decode.Shapes) -> int:
         """Of the slots, on each device."""
@@ -126,10 +129,9 @@ class Sampler:
         Raises:
           TooLarge: one of them has no room.
         """
-        with compiling.refusing():
-            made = layouts.Programs(self.model, shapes, self.params, self.place)
-        assert made.chunk is not None
-        slots = compiling.shapes(programs.bare_slots(self.model, shapes), made.chunk.input_formats[0][1])
+        chunk, text = planning.plan(programs.decode_chunk(self.model, shapes, self.params, self.place))
+        at = planning.formats(text, programs.slots_at(self.model, shapes, self.place))
+        (bind, insert), slots = layouts.keeping(at), compiling.shapes(programs.bare_slots(self.model, shapes), at)
         groups = [
             jax.ShapeDtypeStruct((shapes.slots // shapes.width,), kind, sharding=self.place.at("batch"))
             for kind in (jnp.int32, bool)
@@ -138,11 +140,11 @@ class Sampler:
         kinds |= {"temperature": jnp.float32, "top_p": jnp.float32, "fill": bool}
         request = {name: jax.ShapeDtypeStruct((shapes.slots,), kind) for name, kind in kinds.items()}
         request["name"] = jax.ShapeDtypeStruct((shapes.slots, 2), jnp.uint32)
-        bind = compiling.compile(made.bind.lower(slots, self.prefilled, *groups))
-        insert = compiling.compile(made.insert.lower(slots, compiling.shapes(request, self.place.at("batch"))))
+        bind, _ = planning.plan(bind.lower(slots, self.prefilled, *groups))
+        insert, _ = planning.plan(insert.lower(slots, compiling.shapes(request, self.place.at("batch"))))
         weights, prefilled = compiling.bytes_of(self.params), compiling.bytes_of(self.prefilled)
         found = {
-            "decode_chunk": taken(made.chunk, prefilled),
+            "decode_chunk": taken(chunk, prefilled),
             "bind": taken(bind, weights),
             "insert": taken(insert, weights + prefilled),
             "prefill": taken(self.prefilling, self.bytes(shapes) + prefilled),
@@ -153,15 +155,14 @@ class Sampler:
         return found
 
 
-def taken(compiled: jax.stages.Compiled, beside: int) -> dict[str, int]:
+def taken(found: Memory, beside: int) -> dict[str, int]:
     """Bytes of a program on each device, and of what stays there beside its arguments."""
-    found = compiling.memory(compiled)
     return {"arguments": found.arguments, "temporaries": found.temporaries, "peak": found.peak, "beside": beside}
 
 
 def most_slots(sampler: Sampler, width: int) -> dict[str, Any]:
     """The largest number of slots that fits, the memory of its programs, and why twice as many do not fit."""
-    start, least = time.perf_counter(), sampler.machine.mesh[0] * width  # a group lies on one device of that axis
+    start, least = time.process_time(), sampler.machine.mesh[0] * width  # a group lies on one device of that axis
     weights = compiling.bytes_of(sampler.params)
 
     def alone(count: int) -> int:
@@ -181,7 +182,7 @@ def most_slots(sampler: Sampler, width: int) -> dict[str, Any]:
             break
     else:
         count, found = 0, {}
-    return {"slots": count, "programs": found, "refusal": refusal, "seconds": round(time.perf_counter() - start)}
+    return {"slots": count, "programs": found, "refusal": refusal, "seconds": round(time.process_time() - start)}
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -204,20 +205,23 @@ def main() -> None:
     parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
     parser.add_argument("--weights", nargs="+", choices=BITS, default=["same"])
     parser.add_argument("--cache", nargs="+", choices=BITS, default=["same"])
+    parser.add_argument("--one", action="store_true", help="in this process, the first of the cases, as JSON")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there need not be taken
     jax.config.update("jax_enable_compilation_cache", False)  # it would keep what it cannot read without a TPU
     found = []
-    cases = itertools.product(options.models, options.topologies, options.weights, options.cache)
-    for model, machine, weights, cache in cases:
-        sampler = Sampler(MODELS[model], MACHINES[machine], weights=weights, cache=cache)
-        for width in options.widths:
+    kinds = options.models, options.topologies, options.weights, options.cache, options.widths
+    for model, machine, weights, cache, width in itertools.product(*kinds):
+        if options.one:
+            sampler = Sampler(MODELS[model], MACHINES[machine], weights=weights, cache=cache)
             about = {"model": model, "machine": machine, "mesh": MACHINES[machine].mesh, "weights": weights}
-            found.append(about | {"cache": cache, "width": width} | most_slots(sampler, width))
-            slots, seconds = found[-1]["slots"], found[-1]["seconds"]
-            say(
-                f"{model} on {machine}, weights {weights}, cache {cache}, groups of {width}: {slots} slots, {seconds} s"
-            )
+            print(json.dumps(about | {"cache": cache, "width": width} | most_slots(sampler, width)), flush=True)
+            os._exit(0)  # the compiler works on
+        words = ["--one", "--models", model, "--topologies", machine, "--widths", str(width)]
+        words = [sys.executable, __file__, *words, "--weights", weights, "--cache", cache]
+        found.append(json.loads(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout))
+        slots, seconds = found[-1]["slots"], found[-1]["seconds"]
+        say(f"{model} on {machine}, weights {weights}, cache {cache}, groups of {width}: {slots} slots, {seconds} s")
     print(table(found))
     print(json.dumps(found, indent=1))
 

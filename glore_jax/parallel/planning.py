@@ -11,8 +11,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax.experimental.layout import Format, Layout
 
 from glore_jax.parallel.programs import Memory, compile
 
@@ -20,6 +22,7 @@ from glore_jax.parallel.programs import Memory, compile
 _LAST = "after_optimizations_after_buffer_assignment.txt"
 _MEMORY, _TEXT = "after_optimizations-buffer-assignment.txt", "after_optimizations.txt"
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*):$", re.MULTILINE)
+_RESULT = re.compile(r"\w+\[[\d,]*\]\{([\d,]*)(?::T((?:\([\d,]+\))+))?[^}]*\}")
 _WAIT = 0.2  # seconds between two looks
 
 
@@ -31,7 +34,7 @@ def plan(lowered: jax.stages.Lowered) -> tuple[Memory, str]:
     Raises:
       TooLarge: a device has no room for the program.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # which the compiler still writes to
         failed: list[Exception] = []
 
         def work() -> None:
@@ -71,6 +74,28 @@ def memory(text: str) -> Memory:
         results += bytes_ * ("maybe-live-out" in traits)
         temporaries += bytes_ * ("preallocated-temp" in traits)
     return Memory(arguments, results, temporaries, total)
+
+
+def formats(text: str, at: Any) -> Any:
+    """How the results of a program lie in memory, as the compiler chose it.
+
+    Args:
+      text: of `plan`.
+      at: a tree of their shardings.
+    """
+    results = text.partition("\n")[0].partition("entry_computation_layout={")[2].partition("->")[2]
+    layouts = list(map(_layout, _RESULT.findall(results)))
+    shardings, tree = jax.tree.flatten(at)
+    return tree.unflatten([Format(*pair) for pair in zip(layouts, shardings, strict=True)])
+
+
+def _layout(found: tuple[str, str]) -> Layout:
+    """
+    >>> _layout(("1,2,0", "(8,128)(2,1)"))
+    Layout(major_to_minor=(0, 2, 1), tiling=((8, 128), (2, 1)), sub_byte_element_size_in_bits=0)
+    """
+    axes, tiles = ([tuple(map(int, part.split(","))) for part in re.findall(r"[\d,]+", words)] for words in found)
+    return Layout(axes[0][::-1] if axes else (), tuple(tiles) or None)
 
 
 def _found(folder: str, ending: str) -> list[Path]:

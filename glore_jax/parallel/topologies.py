@@ -123,6 +123,7 @@ def devices(slice_: Slice) -> list[Any]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is taken, so processes need not wait in line
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # nor asked for: without these libtpu complains that there is none
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", slice_.name)
     few = {"chips_per_host_bounds": (1, 1, 1)} if slice_.chips == 1 else {}
     try:
         return list(topologies.get_topology_desc(slice_.topology, platform="tpu", **few).devices)

@@ -18,6 +18,14 @@ from glore_jax.parallel.placement import Placement
 from glore_jax.sampling import decode, programs
 
 
+def keeping(at: Any) -> tuple[Any, Any]:
+    """`decode.bind` and `decode.insert` of slots that lie so, and stay so."""
+    return tuple(
+        jax.jit(inspect.unwrap(function), donate_argnums=0, out_shardings=at)
+        for function in (decode.bind, decode.insert)
+    )
+
+
 class Programs:
     """What is done to slots of one shape; all leave them as they lie.
 
@@ -35,10 +43,7 @@ class Programs:
         if programs.compiler_chooses(place):
             self.chunk = programs.decode_chunk(model, shapes, params, place).compile()
             at = self.chunk.input_formats[0][1]
-            self.bind, self.insert = (
-                jax.jit(inspect.unwrap(function), donate_argnums=0, out_shardings=at)
-                for function in (decode.bind, decode.insert)
-            )
+            self.bind, self.insert = keeping(at)
         self.empty = jax.jit(lambda: decode.empty(model.config, shapes), out_shardings=at)
 
     def decode_chunk(self, slots: decode.Slots, key: jax.Array) -> decode.Slots:
