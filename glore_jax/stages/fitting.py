@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from glore_jax.errors import InputError
 from glore_jax.parallel import programs as parallel_programs
 from glore_jax.parallel import topologies
 from glore_jax.parallel.topologies import Slice
-from glore_jax.stages import programs
+from glore_jax.stages import programs, taking_base
 from glore_jax.stages.programs import TRAININGS, Run
 
 _TRIED = 6  # compilations, of up to a few minutes each
@@ -35,7 +36,7 @@ class Change:
     @property
     def text(self) -> str:
         """As it is typed."""
-        words = [f"{PREFIX}{key}={value}" for key, value in self.keys.items()]
+        words = [f"{PREFIX}{key}={_typed(value)}" for key, value in self.keys.items()]
         return " ".join([*words, *([f"--topology={self.topology}"] if self.topology else [])])
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,11 +67,33 @@ def cheapest(config: ConfigDict, slice_: Slice, stage: str, made: Callable = par
 def _changes(config: Any, slice_: Slice, stage: str) -> Iterator[Change]:
     less = list(_less_at_once(config, stage))
     yield from (Change(keys, slice_) for keys in less)
-    split = [{"sharding.preset": preset} for preset in ("fsdp", "tensor") if config.sharding.preset != preset]
+    split = list(_split(config, slice_, stage))
     yield from (Change(keys, slice_) for keys in split)
-    yield from (Change(more | less[-1], slice_) for more in split if less)
+    yield from (Change(more | less[-1], slice_) for more in split if less and not more.keys() & less[-1].keys())
     for larger in topologies.larger(slice_):
-        yield from (Change(keys, larger, larger.topology) for keys in ({}, *split))
+        yield from (Change(keys, larger, larger.topology) for keys in ({}, *_split(config, larger, stage)))
+
+
+def _split(config: Any, slice_: Slice, stage: str) -> Iterator[dict[str, Any]]:
+    """Keys that split the model over the chips of a slice, with as many rows as these need."""
+    model, _ = taking_base.planned(config)
+    rows = f"{stage}.train.rows" if stage in TRAININGS else "sampling.sources"
+    count = config[stage].train.rows if stage in TRAININGS else config.sampling.sources
+    for preset, parts in (("fsdp", 1), ("tensor", math.gcd(model.num_kv_heads, slice_.chips))):
+        if config.sharding.preset == preset:
+            continue
+        keys: dict[str, Any] = {"sharding.preset": preset}
+        if preset == "tensor":
+            keys["sharding.tensor"] = parts
+            if model.vocab_size % parts:
+                keys["sharding.rules"] = (*config.sharding.rules, "vocab=none")
+        groups = slice_.chips // parts
+        yield keys | ({rows: math.ceil(count / groups) * groups} if count % groups else {})
+
+
+def _typed(value: Any) -> str:
+    """As the command line reads it: `a,b,` is a tuple."""
+    return "".join(f"{part}," for part in value) if isinstance(value, tuple) else str(value)
 
 
 def _less_at_once(config: Any, stage: str) -> Iterator[dict[str, Any]]:

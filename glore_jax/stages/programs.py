@@ -182,11 +182,8 @@ def compile(run: Run, program: Program, made: Callable = programs.made) -> Compi
       made: gives memory and text of what is lowered: `programs.made`, or `planning.plan`.
     """
     start, chip = time.perf_counter(), run.slice.chip if run.slice else None
-    beside = f"beside {size(program.beside)} that stay"
     if chip is not None and program.arguments + program.beside > chip.memory:
-        return Compiled(
-            program, f"its arguments alone take {size(program.arguments)} {beside}, of {size(chip.memory)}", 0.0
-        )
+        return Compiled(program, f"arguments alone take {_held(program.arguments, program, chip)}", 0.0)
     try:
         memory, text = made(program.lower())
     except TooLarge as error:

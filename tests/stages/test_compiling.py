@@ -137,8 +137,8 @@ def test_changes_are_tried_by_cost(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(programs, "compile", refusing)
     assert fitting.cheapest(config, topologies.parse("v5e-64"), "sft") is None
-    less, split = [(4, "replicated"), (2, "replicated"), (1, "replicated")], [(8, "fsdp"), (8, "tensor"), (1, "fsdp")]
-    assert tried == [(*change, "v5e-64") for change in (*less, *split)]
+    less, split = [(4, "replicated"), (2, "replicated"), (1, "replicated")], [(64, "fsdp"), (32, "tensor")]
+    assert tried == [(*change, "v5e-64") for change in (*less, *split)] + [(8, "replicated", "v5e-128")]
 
     tried.clear()
     monkeypatch.setattr(
@@ -146,6 +146,20 @@ def test_changes_are_tried_by_cost(monkeypatch: pytest.MonkeyPatch):
     )
     assert fitting.cheapest(config, topologies.parse("v5e-256"), "sft") is None
     assert tried == []  # arguments alone are more than a chip has
+
+
+def test_a_model_is_split_with_the_rows_that_it_needs_for_that():
+    """13B has 40 key heads, and a vocabulary that the marks make odd."""
+    config = configuration.load(PUBLISHED, [])
+    slice_ = topologies.parse("v5e-256")
+    fsdp, tensor = (fitting.Change(keys, slice_).text for keys in fitting._split(config, slice_, "sft"))
+    assert fsdp == "--config.sharding.preset=fsdp --config.sft.train.rows=256"
+    assert tensor.split() == [
+        "--config.sharding.preset=tensor", "--config.sharding.tensor=8", "--config.sharding.rules=vocab=none,",
+        "--config.sft.train.rows=32",
+    ]  # fmt: skip
+    changed = configuration.load(PUBLISHED, tensor.split())
+    assert (changed.sharding.rules, changed.sft.train.rows) == (("vocab=none",), 32)
 
 
 def test_of_a_published_model_neither_folder_nor_problems_are_needed():
