@@ -7,12 +7,13 @@ FOLDER is that of a published model, as Hugging Face has it (docs/base_model.md)
 knows the embedded task's words only. The data set is downloaded once, and its checksum checked. On a machine without a
 network, put the published files into a folder and add --config.task.manual_dir=FOLDER.
 
-variant   what learns in every training
-(none)    all parameters
-lora      a LoRA adapter on all linear layers, at ten times the learning rate (docs/base_model.md)
+variant   what it changes
+(none)    all parameters learn in every training, and a model lies whole on every device
+lora      a LoRA adapter on all linear layers learns, at ten times the learning rate (docs/base_model.md)
+pod       models with eight key heads or a multiple are split over the 8 to 64 chips of a TPU slice (docs/sharding.md)
 
-Parameters, gradients and the optimizer's two moments are float32, 16 bytes a parameter, and lie whole on every device:
-`glore check` adds up what a model takes. The counts marked so are the paper's. Learning rates, epochs and batch sizes
+Parameters, gradients and the optimizer's two moments are float32, 16 bytes a parameter: `glore check` adds up what a
+model takes. The counts marked so are the paper's. Learning rates, epochs and batch sizes
 are common ones for models of this size, tuned on nothing: choose them on dev.
 """
 
@@ -30,8 +31,8 @@ def trainings(config: Any) -> list[Any]:
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    if variant not in ("", "lora"):
-        raise InputError(f"configurations of GSM8K and SVAMP have no variant {variant!r}; there is :lora")
+    if variant not in ("", "lora", "pod"):
+        raise InputError(f"configurations of GSM8K and SVAMP have no variant {variant!r}; there are :lora and :pod")
     config: Any = jsonl_config()
     config.devices = 0
     config.task = ConfigDict(
@@ -62,4 +63,6 @@ def get_config(variant: str = "") -> ConfigDict:
         for settings in trainings(config):
             settings.lora.update({"rank": 16, "alpha": 32.0, "layers": ("wq", "wk", "wv", "wo", "gate", "up", "down")})
             settings.learning_rate = 1e-4
+    if variant == "pod":  # eight chips share key heads; the vocabulary, with the marks, has an odd number of words
+        config.sharding.update({"preset": "fsdp+tensor", "tensor": 8, "sampling": "tensor", "rules": ("vocab=none",)})
     return config

@@ -3,9 +3,11 @@
 hf download meta-llama/Llama-2-7b-hf --local-dir models/Llama-2-7b-hf
 glore check --config=configs/gsm8k_llama2_7b.py
 glore run --config=configs/gsm8k_llama2_7b.py --workdir=runs/gsm8k_llama2_7b
+glore compile --config=configs/gsm8k_llama2_7b.py:pod --stage=sft --topology=v5e:8x8
 
 model     6.7 billion parameters, a vocabulary of 32,000
 memory    100 GiB on every device in training, before activations
+slice     v5e-64 with `:pod`: at most 3.2 of 15.75 GiB on each chip in a step of sft, as the TPU compiler plans it
 machine   not run yet
 """
 

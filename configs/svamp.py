@@ -5,7 +5,7 @@ glore run --config=configs/svamp.py --workdir=runs/svamp --config.base.path=FOLD
 
 FOLDER is that of a published model, as Hugging Face has it (docs/base_model.md). The data set is downloaded once, and
 its checksum checked. On a machine without a network, put the published files into a folder and add
---config.task.manual_dir=FOLDER. The variant `lora` is that of configs/gsm8k.py.
+--config.task.manual_dir=FOLDER. The variants `lora` and `pod` are those of configs/gsm8k.py.
 """
 
 from typing import Any

@@ -27,7 +27,7 @@ examples:
   glore train --config=configs/traces_value.py --workdir=runs/values --config.task.when=A --config.task.where=B
                                                                        value models from judged solutions
   glore check --config=configs/arithmetic.py                           what it would take
-  glore compile --config=configs/gsm8k_llama2_7b.py --topology=v5e:8x8  what it takes of a TPU pod, without one
+  glore compile --config=configs/gsm8k_llama2_7b.py:pod --topology=v5e:8x8  what it takes of a TPU pod, without one
   glore stages --workdir=runs/seed0                                    what is done, and what is not
   glore report runs/seed0 runs/seed1 runs/seed2                        several seeds in one table
   glore score --model=runs/seed0/sorm --input=solutions.jsonl --output=values.jsonl
@@ -123,8 +123,8 @@ and says which change gives it some. Needs the extra `tpu-compile`; a step of a 
 nothing of what is computed. Without --topology it is of the devices here.
 
 examples:
-  glore compile --config=configs/gsm8k_llama2_13b.py --topology=v5e:16x16
-  glore compile --config=configs/gsm8k_llama2_13b.py --stage=decode --topology=v5p-64 --json
+  glore compile --config=configs/gsm8k_llama2_13b.py:pod --topology=v5e:8x8
+  glore compile --config=configs/gsm8k_llama2_13b.py:pod --stage=decode --topology=v5p-64 --json
   glore compile --config=configs/gsm8k_llama2_7b.py --stage=sft --topology=v5e-64 \\
       --config.sharding.preset=fsdp --config.sft.train.rows=64
   glore compile --config=configs/arithmetic.py --stage=sft --fingerprint"""

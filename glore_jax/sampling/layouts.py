@@ -18,7 +18,7 @@ from glore_jax.parallel.placement import Placement
 from glore_jax.sampling import decode, programs
 
 
-def keeping(at: Any) -> tuple[Any, Any]:
+def keeping(at: Any) -> tuple[Any, ...]:
     """`decode.bind` and `decode.insert` of slots that lie so, and stay so."""
     return tuple(
         jax.jit(inspect.unwrap(function), donate_argnums=0, out_shardings=at)

@@ -22,7 +22,7 @@ VARIANTS = {
     "jsonl.py": ("smoke",),
     "label.py": (),
     "traces_value.py": ("smoke",),
-    **dict.fromkeys(golden.PUBLISHED, ("lora",)),
+    **dict.fromkeys(golden.PUBLISHED, ("lora", "pod")),
 }
 SPECS = [f"{name}{variant}" for name, rest in VARIANTS.items() for variant in ("", *(f":{v}" for v in rest))]
 READ_BY_THE_COMMAND_LINE = {"recipe", *configuration.RUNTIME}
@@ -127,6 +127,12 @@ def test_lora_is_a_variant_of_every_published_model():
         keys = {f"{group}.train.{key}" for group in ("sft", "expert_iteration", "orm", "sorm", "refiner")
                 for key in ("learning_rate", "lora.rank", "lora.alpha", "lora.layers")}  # fmt: skip
         assert {key for key, _, _ in moved} == keys
+
+
+def test_pod_is_a_variant_that_changes_no_result():
+    for name in golden.PUBLISHED:
+        moved = configuration.differences(golden.values(name), golden.values(f"{name}:pod"))
+        assert {key for key, _, _ in moved} == {f"sharding.{key}" for key in ("preset", "tensor", "sampling", "rules")}
 
 
 def test_answers_in_latex_are_read_and_compared(tmp_path: Path):
