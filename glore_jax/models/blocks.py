@@ -37,7 +37,8 @@ def attend(
     k, v = (jnp.pad(x.transpose(0, 2, 1, 3), ((0, 0), (0, 0), (0, beyond), (0, 0))) for x in (k_BxTxKxH, v_BxTxKxH))
     visible = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, beyond))), visible)
     q_BxAxKxQxH = q.reshape(B, count, size, K, N // K, H).transpose(0, 1, 3, 4, 2, 5).reshape(B, count, K, -1, H)
-    mixed = _rows(window, cap, q_BxAxKxQxH, k, v, visible).reshape(B, count, K, N // K, size, H)
+    mixed: Any = _rows(window, cap, q_BxAxKxQxH, k, v, visible)
+    mixed = mixed.reshape(B, count, K, N // K, size, H)
     return mixed.transpose(0, 1, 4, 2, 3, 5).reshape(B, -1, N, H)[:, :T]
 
 
@@ -53,8 +54,8 @@ def _rows(window: int, cap: float, *rows: Any) -> jax.Array:
 
 def _forward(window: int, cap: float, *rows: Any) -> tuple[jax.Array, Any]:
     def of_row(row: Any) -> tuple[jax.Array, jax.Array]:
-        q_AxKxQxH, *keys = row
-        read = _Row(*keys, q_AxKxQxH.shape[:1], window, cap)
+        q_AxKxQxH, k_KxTxH, v_KxTxH, visible = row
+        read = _Row(k_KxTxH, v_KxTxH, visible, q_AxKxQxH.shape[0], window, cap)
 
         def of_block(block: Any) -> tuple[jax.Array, jax.Array]:
             which, q_KxQxH = block
@@ -87,8 +88,8 @@ def _backward(window: int, cap: float, kept: Any, pull_BxAxKxQxH: jax.Array) -> 
     pulled_BxAxKxQ = jnp.sum((pull_BxAxKxQxH * mixed_BxAxKxQxH).astype(jnp.float32), axis=-1)
 
     def of_row(row: Any) -> tuple[jax.Array, ...]:
-        (q_AxKxQxH, *keys), *of_blocks = row
-        read, dtype = _Row(*keys, q_AxKxQxH.shape[:1], window, cap), q_AxKxQxH.dtype
+        (q_AxKxQxH, k_KxTxH, v_KxTxH, visible), *of_blocks = row
+        read, dtype = _Row(k_KxTxH, v_KxTxH, visible, q_AxKxQxH.shape[0], window, cap), q_AxKxQxH.dtype
 
         def of_block(changes: Any, block: Any) -> tuple[Any, jax.Array]:
             which, q_KxQxH, pull_KxQxH, sums_KxQ, pulled_KxQ = block
@@ -111,7 +112,7 @@ def _backward(window: int, cap: float, kept: Any, pull_BxAxKxQxH: jax.Array) -> 
             *changes, q_change_KxQxH = read.keys_of(which, add, (*changes, jnp.zeros(q_KxQxH.shape)))
             return tuple(changes), q_change_KxQxH.astype(dtype)
 
-        zeros = tuple(jnp.zeros(x.shape) for x in keys[:2])
+        zeros = jnp.zeros(k_KxTxH.shape), jnp.zeros(v_KxTxH.shape)
         changes, q_change_AxKxQxH = jax.lax.scan(of_block, zeros, (read.blocks, q_AxKxQxH, *of_blocks))
         return q_change_AxKxQxH, *(x.astype(dtype) for x in changes)
 
@@ -152,15 +153,15 @@ class _Row:
     """
 
     def __init__(
-        self, k_KxTxH: jax.Array, v_KxTxH: jax.Array, visible: Visibility, count: tuple[int], window: int, cap: float
+        self, k_KxTxH: jax.Array, v_KxTxH: jax.Array, visible: Visibility, count: int, window: int, cap: float
     ):
         self.k, self.v, self.window, self.cap = k_KxTxH, v_KxTxH, window, cap
         self.visible = jax.tree.map(lambda x_T: x_T[None], visible)
-        self.size = k_KxTxH.shape[1] // (count[0] + 2)
-        inside = count[0] * self.size
-        first, last = (x[0, :inside].reshape(*count, -1) for x in self.visible.reach(window))
+        self.size = k_KxTxH.shape[1] // (count + 2)
+        inside = count * self.size
+        first, last = (x[0, :inside].reshape(count, -1) for x in self.visible.reach(window))
         begin = first.min(axis=1)
-        self.blocks = jnp.arange(*count) * self.size, begin, (last.max(axis=1) - begin) // (2 * self.size) + 1
+        self.blocks = jnp.arange(count) * self.size, begin, (last.max(axis=1) - begin) // (2 * self.size) + 1
 
     def keys_of(self, block: tuple[jax.Array, ...], add: Any, start: Any) -> Any:
         """`add(sums, keys)` over the keys that a block sees, from `start` on."""

@@ -57,7 +57,7 @@ class Journal:
         """InputError where the disk is full."""
         tokens, logprobs = np.asarray(completion.tokens, np.int32), np.asarray(completion.logprobs, np.float32)
         entry = name, _REASONS.index(completion.reason), tokens.tobytes(), logprobs.tobytes()
-        files.append(self._file, msgpack.packb(entry))
+        files.append(self._file, msgpack.packb(entry))  # pyright: ignore[reportArgumentType]
 
     def close(self) -> None:
         self._file.close()

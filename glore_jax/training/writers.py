@@ -103,7 +103,7 @@ class TensorBoard:
                 self._write(when, step=step, summary=scalar(name, value))
 
     def _write(self, when: float, **fields: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore
 
         self._tried(self._file.write, Event(wall_time=when, **fields).SerializeToString())
 
