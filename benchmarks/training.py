@@ -227,7 +227,8 @@ def main() -> None:
             settings = group.train
             if options.large:
                 settings.update({"rows": 2, "row_length": 512})
-            work = Work(kind, config, params, examples[kind], settings, 1 if options.large else 4)
+            fit = [example for example in examples[kind] if len(example) <= settings.row_length]  # as stages do
+            work = Work(kind, config, params, fit, settings, 1 if options.large else 4)
             compare(work, options.dtypes, *(((), (2,)) if options.large else ((2, 4), (8, 16))))
 
 
