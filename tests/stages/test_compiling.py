@@ -206,7 +206,9 @@ def test_a_small_config_compiles_for_a_small_slice(capsys: pytest.CaptureFixture
     assert cli.main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["stages"]["prefill"]
     parameters = 4 * sum(x.size for x in jax.tree.leaves(Run(configuration.load(SMALL))._decoder))
-    assert parameters < found["memory"]["arguments"] < found["memory"]["peak"]
+    memory = found["memory"]  # what comes behind the keys and values of the last layer is not read
+    assert 0.9 * parameters < memory["arguments"] < parameters
+    assert memory["arguments"] < memory["peak"]
     assert found["moved"]["bytes"] == {}  # every device has the whole model, and reads its own sources
     assert cli.main([*words, "--fingerprint", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"prefill": found["fingerprint"]}
