@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from glore_jax.errors import InputError
@@ -32,7 +33,11 @@ def make(asked: Mapping[str, int] | None = None, rest: str = "data", devices: Se
     """
     count = jax.device_count() if devices is None else len(devices)
     shape, types = sizes(count, asked or {}, rest), (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    try:
+        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    except NotImplementedError:  # an axis has a part of one of the torus, as JAX does it on v5e by itself
+        laid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(laid, AXES, axis_types=types)
 
 
 def sizes(devices: int, asked: Mapping[str, int], rest: str = "data") -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glore_jax.errors import InputError
-from glore_jax.parallel import topologies
+from glore_jax.parallel import mesh, topologies
 from glore_jax.parallel.topologies import Slice
 
 
@@ -44,3 +44,11 @@ def test_the_compiler_knows_the_listed_slices():
     assert len(topologies.devices(Slice("v5e", "1x1"))) == 1
     with pytest.raises(InputError, match="libtpu has no such slice"):
         topologies.devices(Slice("v5e", "3x5"))
+
+
+def test_an_axis_of_the_mesh_may_have_a_part_of_one_of_the_torus():
+    """Eight chips of 4 x 4 x 4."""
+    pytest.importorskip("libtpu", reason="the extra `tpu-compile` is not installed")
+    made = mesh.make({"tensor": 8}, "fsdp", topologies.devices(topologies.parse("v5p-128")))
+    assert dict(made.shape) == {"data": 1, "fsdp": 8, "tensor": 8, "sequence": 1}
+    assert len({device.id for device in made.devices.flat}) == 64
