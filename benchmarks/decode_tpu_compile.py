@@ -16,7 +16,8 @@ and key heads. Slots are tried downward in powers of two, from the last number t
 number fits if the compiler finds room for all programs, and each has it beside what stays on the device meanwhile: the
 weights, the slots, the last prefilled sources. Prints a table, GiB on each device, and then JSON with the reason
 against twice as many.
-A minute of processor time for each model, machine and width, each in a process that ends then.
+Minutes of processor time for each model, machine and width, each in a process that ends when it has its plans; until
+then the compiler works on at machine code that nobody waits for.
 
 --widths: slots that continue one source and keep its prefix once: 1, as drafts do, or 8, as rollouts of one draft.
 --weights, --cache: in how many bits weights, and keys and values, are kept: `same`, bfloat16, or `int8`.
