@@ -274,7 +274,7 @@ def _sampling_memory(config: Any, model: DecoderConfig, params: Any, place: Plac
 
 def _check_memory(training: dict[str, int], sampling: dict[str, int]) -> None:
     """Compares with what the device says that it has; a CPU says nothing."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     for name, parts in (("training", training), ("sampling", sampling)):
         if limit and sum(parts.values()) > limit:
             raise InputError(

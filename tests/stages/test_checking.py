@@ -161,7 +161,7 @@ def test_a_device_with_too_little_memory_is_refused(monkeypatch: pytest.MonkeyPa
         def memory_stats(self) -> dict[str, int]:
             return {"bytes_limit": 1000}
 
-    monkeypatch.setattr(checking.jax, "devices", lambda: [Small()])
+    monkeypatch.setattr(checking.jax, "local_devices", lambda: [Small()])
     with pytest.raises(InputError, match=r"training takes 3.9 KiB on each device at least, which has 1000 B") as error:
         checking._check_memory({"parameters": 4000}, {"parameters": 0})
     assert "smaller base model" in str(error.value)
