@@ -212,7 +212,7 @@ SCATTERS = {"all-gather", "reduce-scatter", "all-reduce", "all-to-all"}  # the l
     [
         ("replicated", {"all-reduce"}, 0),
         ("fsdp", SCATTERS, 1.0),  # every matrix once, and what is kept of it serves the way back
-        ("tensor", {"all-gather", "all-reduce"}, 0.1),  # maxima of parts of the logits, no weights
+        ("tensor", {"all-reduce"}, 0),
         ("fsdp+tensor", {"all-gather", "all-reduce"}, 0.6),  # every matrix once, of which a device wants half
     ],
 )
