@@ -67,7 +67,7 @@ def _forward(window: int, cap: float, *rows: Any) -> tuple[jax.Array, Any]:
                 higher_KxQ = jnp.maximum(top_KxQ, scores_KxQxS.max(axis=-1))
                 weights_KxQxS = jnp.exp(scores_KxQxS - higher_KxQ[..., None])
                 less_KxQ = jnp.exp(top_KxQ - higher_KxQ)
-                more_KxQxH = jnp.einsum("kqs,ksh->kqh", weights_KxQxS.astype(q_KxQxH.dtype), part.v_KxSxH)
+                more_KxQxH = _sums("kqs,ksh->kqh", weights_KxQxS.astype(q_KxQxH.dtype), part.v_KxSxH)
                 total_KxQ = less_KxQ * total_KxQ + weights_KxQxS.sum(axis=-1)
                 return higher_KxQ, total_KxQ, less_KxQ[..., None] * mixed_KxQxH + more_KxQxH
 
@@ -104,9 +104,9 @@ def _backward(window: int, cap: float, kept: Any, pull_BxAxKxQxH: jax.Array) -> 
                     change_KxQxS *= jnp.where(scores_KxQxS > HIDDEN, 1.0 - jnp.square(scores_KxQxS / cap), 0.0)
                 change_KxQxS, weights_KxQxS = change_KxQxS.astype(dtype), weights_KxQxS.astype(dtype)
                 return (
-                    part.added(k_change_KxTxH, jnp.einsum("kqs,kqh->ksh", change_KxQxS, q_KxQxH)),
-                    part.added(v_change_KxTxH, jnp.einsum("kqs,kqh->ksh", weights_KxQxS, pull_KxQxH)),
-                    q_change_KxQxH + jnp.einsum("kqs,ksh->kqh", change_KxQxS, part.k_KxSxH),
+                    part.added(k_change_KxTxH, _sums("kqs,kqh->ksh", change_KxQxS, q_KxQxH)),
+                    part.added(v_change_KxTxH, _sums("kqs,kqh->ksh", weights_KxQxS, pull_KxQxH)),
+                    q_change_KxQxH + _sums("kqs,ksh->kqh", change_KxQxS, part.k_KxSxH),
                 )
 
             *changes, q_change_KxQxH = read.keys_of(which, add, (*changes, jnp.zeros(q_KxQxH.shape)))
@@ -120,6 +120,11 @@ def _backward(window: int, cap: float, kept: Any, pull_BxAxKxQxH: jax.Array) -> 
 
 
 _rows.defvjp(_forward, _backward)
+
+
+def _sums(subscripts: str, *factors: jax.Array) -> jax.Array:
+    """Products of matrices in the dtype of the layers, to be summed in float32."""
+    return jnp.einsum(subscripts, *factors).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,6 +56,20 @@ def test_attention_in_blocks_is_the_reference(monkeypatch: pytest.MonkeyPatch, b
         compare(found, expected)
 
 
+def test_blocks_compute_in_the_dtype_of_the_layers():
+    *qkv, weights = (x.astype(jnp.bfloat16) for x in arrays())
+
+    def total(name: str, *qkv: jax.Array) -> jax.Array:
+        mixed = kernels.attend(name, Visibility(SEGMENTS), 0, 0.0, Execution())(*qkv)
+        assert mixed.dtype == jnp.bfloat16
+        real = (SEGMENTS > 0).astype(jnp.float32)[:, :, None, None]
+        return jnp.sum((mixed * weights).astype(jnp.float32) * real)
+
+    found, expected = (jax.grad(total, argnums=(1, 2, 3))(name, *qkv) for name in ("blocks", "xla"))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), rtol=0.1, atol=0.1)
+
+
 def test_a_token_reaches_as_far_as_the_mask_says():
     prefix = jnp.stack([jnp.arange(T) % 70 < 30, jnp.arange(T) < 50])
     for visible, window in (
