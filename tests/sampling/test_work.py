@@ -118,9 +118,9 @@ def test_sources_are_prefilled_with_as_many_columns_as_they_take(monkeypatch: py
     seen: list[tuple[tuple[int, ...], list[int]]] = []
     whole = decode.prefill
 
-    def prefilling(model, shapes, params, tokens, length, prompt):
+    def prefilling(model, columns, kind, params, tokens, length, prompt):
         seen.append((tokens.shape, np.asarray(length).tolist()))
-        return whole(model, shapes, params, tokens, length, prompt)
+        return whole(model, columns, kind, params, tokens, length, prompt)
 
     monkeypatch.setattr(decode, "prefill", prefilling)
     draw = np.random.default_rng(5)

@@ -32,10 +32,15 @@ def test_what_was_not_compiled_is_named_as_that(pods: Any):
     assert "- 13b on v5e-256: sft, decode, orm, prefill, refiner\n" in page and "- 70b on v5p-16: sft, " in page
     about = {"model": "13b", "slice": "v5e-256", "stage": "sft"}
     page = pods.page({"13b v5e-256 sft": {**about, "error": "no room for rows"}})
-    assert "| 13b | v5e-256 | sft | not possible: no room for rows |" in page
+    assert "| 13b | v5e-256 | sft | not possible |" in page
+    assert "- 13b on v5e-256, sft: no room for rows\n" in page
     assert "- 13b on v5e-256: decode, orm, prefill, refiner\n" in page
-    refused = {**about, "memory": None, "refusal": "20G of 15.75G"}
-    assert "does not fit: 20G of 15.75G" in pods.page({"13b v5e-256 sft": refused})
+    refused = {**about, "memory": None, "refusal": "20G of 15.75G", "change": None}
+    page = pods.page({"13b v5e-256 sft": refused})
+    assert "| 13b | v5e-256 | sft | does not fit |" in page
+    assert "- 13b on v5e-256, sft: 20G of 15.75G; nothing that was tried fits\n" in page
+    mended = {**refused, "change": {"typed": "--config.sharding.preset=fsdp"}}
+    assert "20G of 15.75G; fits with `--config.sharding.preset=fsdp`\n" in pods.page({"13b v5e-256 sft": mended})
 
 
 def test_a_row_says_what_the_compiler_said(pods: Any):
