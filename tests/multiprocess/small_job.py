@@ -126,7 +126,7 @@ def end_at(how: str, process: str, place: str, count: str) -> None:
 
 def run(workdir: str, *end: str) -> None:
     rollout_parts.TRACES_A_PART = 1
-    watch.LIMIT = 8.0
+    watch.LIMIT = 15.0
     if end:
         end_at(*end)
     cli.prepare_jax(config())
