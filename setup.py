@@ -69,6 +69,7 @@ setup(
             "glore_jax[datasets,latex]",  # the tests read prepared data sets and judge LaTeX
             "pytest>=8",  # the test runner
             "pytest-timeout>=2.3",  # a stuck test fails and names itself
+            "pytest-xdist>=3.6",  # test files side by side: one alone leaves half of two cores idle
             "hypothesis>=6.100",  # property tests
             "ruff>=0.14",  # formatting and lint
             "pyright[nodejs]>=1.1.400",  # types; with the runtime it needs

@@ -17,8 +17,11 @@ import hypothesis
 import jax
 import pytest
 
-_GIVEN = os.environ.get("GLORE_TEST_CACHE")
-_CACHE = _GIVEN or tempfile.mkdtemp(prefix="glore-test-cache-")
+# Of several processes that test side by side the first makes the cache, and removes it.
+_OWN = "GLORE_TEST_CACHE" not in os.environ
+if _OWN:
+    os.environ["GLORE_TEST_CACHE"] = tempfile.mkdtemp(prefix="glore-test-cache-")
+_CACHE = os.environ["GLORE_TEST_CACHE"]
 
 # The commands that tests start as processes of their own share the cache and the platform.
 os.environ["GLORE_CACHE"] = _CACHE
@@ -38,7 +41,7 @@ hypothesis.settings.load_profile("any machine")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not _GIVEN:
+    if _OWN:
         shutil.rmtree(_CACHE, ignore_errors=True)
 
 
