@@ -33,6 +33,7 @@ def training(**changes) -> ConfigDict:
             "clip": 1.0,
             "moments": "float32",  # of the optimizer; bfloat16 takes half the memory
             "checkpoint_seconds": 60,  # between two checkpoints of a training under way
+            "checkpoints": 2,  # of the newest that stay, should the last one be damaged
             "keep": "last",  # of the states: "best" is the one with the lowest loss on dev_share
             "dev_share": 0.0,  # of a training's problems, that are measured and not learnt from
             "on_bad_step": "stop",  # a loss that is no number or has exploded: stop, or skip the update and count it

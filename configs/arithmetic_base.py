@@ -28,6 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "moments": "float32",
         "on_bad_step": "stop",
         "checkpoint_seconds": 120,
+        "checkpoints": 2,
         "scan": False,
         "remat": "none",
     }

@@ -45,7 +45,7 @@ def engine(prefix_lm: bool = False, seed: int = 0, **changes: Any) -> Engine:
 def training(**changes: Any) -> ConfigDict:
     settings = {
         "steps": 6, "epochs": 0.0, "rows": 2, "row_length": 16, "optimizer": "adamw", "learning_rate": 0.01,
-        "warmup": 0.1, "weight_decay": 0.0, "clip": 1.0, "checkpoint_seconds": 1000,
+        "warmup": 0.1, "weight_decay": 0.0, "clip": 1.0, "checkpoint_seconds": 1000, "checkpoints": 2,
         "on_bad_step": "stop", "keep": "last", "dev_share": 0.0,
         "micro_batches": 1, "moments": "float32", "scan": False, "remat": "none",
     }  # fmt: skip

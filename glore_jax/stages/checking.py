@@ -31,7 +31,7 @@ from glore_jax.sampling import programs as sampling_programs
 from glore_jax.stages import artifacts, config_keys, counting, taking_base
 from glore_jax.text import formats
 from glore_jax.text.tokenizers import Tokenizer
-from glore_jax.training import adaptation, beginning, bookkeeping, dev, optimizer
+from glore_jax.training import adaptation, beginning, bookkeeping, dev, optimizer, resuming
 from glore_jax.training.batches import Example
 from glore_jax.training.footprint import footprint
 
@@ -214,6 +214,7 @@ def check_settings(config: Any) -> None:
             optimizer.make(settings, 1)
             bookkeeping.check_policy(name, settings.on_bad_step)
             dev.check(name, settings)
+            resuming.check(name, settings)
             if not settings.steps and settings.epochs <= 0:
                 raise InputError(f"{name}: steps and epochs are both 0; set one of them")
         artifacts.start_of(config.value, "value")

@@ -33,7 +33,7 @@ from glore_jax.training import programs as training_programs
 
 TRAININGS = ("sft", "expert_iteration", "orm", "sorm", "refiner")
 STAGES = (*TRAININGS, "prefill", "decode")
-_LENGTH = ("steps", "epochs", "learning_rate", "warmup", "weight_decay", "clip", "checkpoint_seconds")
+_LENGTH = ("steps", "epochs", "learning_rate", "warmup", "weight_decay", "clip", "checkpoint_seconds", "checkpoints")
 
 
 @dataclasses.dataclass(frozen=True)

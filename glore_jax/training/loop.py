@@ -80,8 +80,8 @@ def train(
 
     Args:
       params: start parameters, `{"decoder": ..., "value_head": ...}` as the loss wants them.
-      settings: `steps` or `epochs`, `rows`, `row_length`, `micro_batches`, `checkpoint_seconds`, `on_bad_step`, the
-        optimizer's, `lora` (`training.adaptation`), `scan` (`models.stacking`) and `remat` (`models.execution`).
+      settings: `steps` or `epochs`, `rows`, `row_length`, `micro_batches`, `checkpoint_seconds`, `checkpoints`,
+        `on_bad_step`, the optimizer's, `lora` (`training.adaptation`), `scan` (`models.stacking`) and `remat` (`models.execution`).
       seed: of the order of the examples, and of a new adapter.
       folder: where checkpoints of the training go; a training that was cut goes on from there.
       advance: called after every step with the tokens in the batch and the metrics so far.
@@ -105,7 +105,7 @@ def train(
     with telemetry.clock.spend("steps"):
         start = beginning.begin(model, params, loss, settings, total, place, jax.random.key(seed), marks, spend)
         del params  # where they are spent, the first step takes them
-        with resuming.opened(folder, origin(examples, settings, total, seed)) as saved:
+        with resuming.opened(folder, origin(examples, settings, total, seed), settings.checkpoints) as saved:
             state, kept = saved.restore(start.state) if saved else (start.state, {})
             first, speed = int(state.step), _rates(model, start, settings)
             with telemetry.writer(first, told(settings, total, speed)) as writer:

@@ -32,17 +32,17 @@ from glore_jax.parallel import hosts
 from glore_jax.progress import say
 
 _UNFINISHED, _DAMAGED = ".orbax-checkpoint-tmp", ".damaged"
-KEPT = 2  # of the newest: one to go on from, one should that be damaged
 
 
 @dataclasses.dataclass
 class _Kept:
-    """Which checkpoints stay: the last few, and the best one once there is one."""
+    """Which checkpoints stay: so many of the newest, and the best one once there is one."""
 
+    count: int
     best: int | None = None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        newest = {info.step for info in checkpoints[-KEPT:]}
+        newest = {info.step for info in checkpoints[-self.count :]}
         return [info.step in newest or info.step == self.best for info in checkpoints]
 
 
@@ -53,10 +53,11 @@ class Checkpoints:
       folder: made where it is missing.
       origin: what the training is, as JSON: its seed, its data and its length. A checkpoint of another training is
         refused.
+      count: of the newest that stay: one to go on from, the others should that be damaged.
     """
 
-    def __init__(self, folder: Path, origin: dict[str, Any]):
-        self.folder, self.origin, self._kept = folder.resolve(), origin, _Kept()
+    def __init__(self, folder: Path, origin: dict[str, Any], count: int = 2):
+        self.folder, self.origin, self._kept = folder.resolve(), origin, _Kept(count)
         self._unfinished = sorted(p.name for p in self.folder.glob(f"*{_UNFINISHED}*"))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._kept,
@@ -180,14 +181,22 @@ class DamagedError(Exception):
     """A checkpoint that is not what was written."""
 
 
+def check(name: str, settings: Any) -> None:
+    """InputError where `checkpoints` of the settings `name` would leave none to go on from."""
+    if settings.checkpoints < 1:
+        raise InputError(
+            f"{name}.checkpoints={settings.checkpoints}: at least the newest one has to stay; 2 survive damage of one"
+        )
+
+
 @contextlib.contextmanager
-def opened(folder: Path | None, origin: dict[str, Any]) -> Iterator[Checkpoints | None]:
+def opened(folder: Path | None, origin: dict[str, Any], count: int = 2) -> Iterator[Checkpoints | None]:
     """The checkpoints of a training; whatever ends the block, what is being written is written to its end.
 
     Args:
-      folder, origin: as `Checkpoints` has them; without a folder there are none.
+      folder, origin, count: as `Checkpoints` has them; without a folder there are none.
     """
-    saved = Checkpoints(folder, origin) if folder is not None else None
+    saved = Checkpoints(folder, origin, count) if folder is not None else None
     try:
         yield saved
     finally:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -33,8 +34,8 @@ def state_of(step: int, devices: int = 2) -> dict[str, jax.Array]:
     return {name: jax.device_put(x, rows if name == "w" else whole) for name, x in state.items()}
 
 
-def write(folder: Path, *steps: int, best: int | None = None) -> None:
-    with resuming.opened(folder, ORIGIN) as saved:
+def write(folder: Path, *steps: int, best: int | None = None, count: int = 2) -> None:
+    with resuming.opened(folder, ORIGIN, count) as saved:
         assert saved is not None
         for step in steps:
             saved.save(step, state_of(step), {"curve": [{"step": step, "loss": 1 / 3}]}, best)
@@ -62,6 +63,18 @@ def test_the_newest_state_comes_back_on_any_mesh_with_what_the_host_kept(tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "5"]  # one to go on from, one should it be damaged
     assert resuming.reached(tmp_path) == 5
     assert resuming.reached(tmp_path / "nowhere") == 0
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, {"4"}), (3, {"2", "3", "4"}), (9, {"1", "2", "3", "4"})])
+def test_as_many_of_the_newest_stay_as_are_asked_for(tmp_path: Path, count: int, kept: set[str]):
+    write(tmp_path, 1, 2, 3, 4, count=count)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_none_to_go_on_from_is_refused():
+    settings = tiny.training(checkpoints=0)
+    with pytest.raises(InputError, match=r"orm\.train\.checkpoints=0: at least the newest one has to stay"):
+        resuming.check("orm.train", settings)
 
 
 def test_the_best_stays_beside_the_newest(tmp_path: Path):
