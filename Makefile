@@ -33,7 +33,7 @@ test: $(TESTABLE)  ## lint, types, floors of the house, and the tests with the s
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 slow: $(TESTABLE)  ## the long proofs that `make test` leaves out
 	$(BIN)/pytest -m slow

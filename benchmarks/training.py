@@ -11,8 +11,9 @@ gradients and fused AdamW, two threads, in two ways: *packed*, the very rows and
 *padded*, examples of like length side by side, read causally without any mask, which is the least work. Padding counts
 as no token anywhere. AdamW on both sides; Muon, which runs use, beside it.
 
-Needs the extra `parity`. Prints JSON: tokens a second (the median of three stretches of steps), and the ratios of
-the same rows, and of the best of each side. Four minutes a kind of step on two cores; --large takes as long.
+Needs the extra `parity`. All ways take turns, for a stretch of steps each, so that a machine that is slower for a while
+is so for all of them. Prints JSON: tokens a second (medians of the stretches), and the ratios of the same rows, and of
+the best of each side. Five minutes a kind of step on two cores; --large takes as long.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ from glore_jax.training.batches import Example
 
 LARGE = DecoderConfig(32_000, d_model=768, num_layers=12, num_heads=12, num_kv_heads=12, head_dim=64, d_ff=2048)
 DTYPES = ("float32", "bfloat16")
-STRETCHES = 3  # that the median is taken of
-WARM = 2  # steps before them
+SAME, LONGER, MUON = "glore_jax", "glore_jax, longer rows", "glore_jax, Muon"
+PACKED, PADDED = "transformers, packed", "transformers, padded"
+WARM = 4  # steps before a stretch: the first ones find no memory that was used before
 LANGUAGE = 0.02  # weight of a token's surprise in the loss of a value model
 
 functional = torch.nn.functional
@@ -94,7 +96,7 @@ def large() -> tuple[DecoderConfig, Any, dict[str, list[Example]]]:
 def ours(work: Work, dtype: str, optimizer: str = "adamw", times: int = 1) -> float:
     """Real tokens a second of the loop, with rows so many times as long as configured, and so many fewer."""
     settings = work.settings.copy_and_resolve_references()
-    settings.update({"optimizer": optimizer, "learning_rate": 0.001, "steps": WARM + STRETCHES * work.steps})
+    settings.update({"optimizer": optimizer, "learning_rate": 0.001, "steps": WARM + work.steps})
     settings.update({"rows": settings.rows // times, "row_length": settings.row_length * times})
     loss: Any = losses.language
     start: Any = {"decoder": work.params}
@@ -104,15 +106,10 @@ def ours(work: Work, dtype: str, optimizer: str = "adamw", times: int = 1) -> fl
     model = Decoder(dataclasses.replace(work.config, dtype=dtype))
     clock: list[float] = []
     loop.train(model, start, loss, work.examples, settings, 0, advance=lambda *_: clock.append(time.perf_counter()))
-    tokens = [
-        int((batch["segments"] > 0).sum())
-        for batch in itertools.islice(
-            batches.epochs(work.examples, settings.row_length, settings.rows, 0), settings.steps
-        )
-    ]
+    feed = batches.epochs(work.examples, settings.row_length, settings.rows, 0)
+    tokens = [int((batch["segments"] > 0).sum()) for batch in itertools.islice(feed, settings.steps)]
     # At the call for a step the one before it is done: `advance` comes after its metrics are read.
-    begins = range(WARM - 1, settings.steps - work.steps, work.steps)
-    return statistics.median(sum(tokens[at : at + work.steps]) / (clock[at + work.steps] - clock[at]) for at in begins)
+    return sum(tokens[WARM - 1 : -1]) / (clock[-1] - clock[WARM - 1])
 
 
 def packed(work: Work) -> Iterator[dict[str, Any]]:
@@ -174,40 +171,47 @@ class Theirs:
         return int((batch["segments"] > 0).sum())
 
     def rate(self, feed: Iterator[dict[str, Any]]) -> float:
-        made = list(itertools.islice(feed, WARM + STRETCHES * self.steps))  # making batches is not timed
+        made = list(itertools.islice(feed, WARM + self.steps))  # making batches is not timed
         for batch in made[:WARM]:
             self.step(batch)
-        found = []
-        for at in range(WARM, len(made), self.steps):
-            begun = time.perf_counter()
-            tokens = sum(self.step(batch) for batch in made[at : at + self.steps])
-            found.append(tokens / (time.perf_counter() - begun))
-        return statistics.median(found)
+        begun = time.perf_counter()
+        return sum(map(self.step, made[WARM:])) / (time.perf_counter() - begun)
 
 
-def compare(work: Work, dtypes: Sequence[str], longer: Sequence[int], sizes: Sequence[int]) -> None:
+def compare(work: Work, dtypes: Sequence[str], longer: Sequence[int], sizes: Sequence[int], rounds: int) -> None:
     """Prints the figures of one kind of step.
 
     Args:
-      longer: how many times as long as configured rows are tried here, in the better dtype.
+      longer: how many times as long as configured rows are tried here.
       sizes: of padded batches there.
+      rounds: that all ways take turns in.
     """
-    same = {dtype: ours(work, dtype) for dtype in dtypes}
-    best = max(same, key=same.__getitem__)
-    long = {f"{best}, rows {times} times as long": ours(work, best, times=times) for times in longer}
-    muon = {f"{best}, muon": ours(work, best, "muon")}
-    rows = {dtype: Theirs(work, dtype).rate(packed(work)) for dtype in dtypes}
-    pads = {f"{dtype}, batch {n}": Theirs(work, dtype).rate(padded(work, n)) for dtype in dtypes for n in sizes}
-    found = {"glore_jax": same | long | muon, "transformers, packed": rows, "transformers, padded": pads}
-    rates = {side: {name: round(rate) for name, rate in of.items()} for side, of in found.items()}
-    ratio = {
-        "the same rows": max(same.values()) / max(rows.values()),
-        "each at its best": max((same | long).values()) / max((rows | pads).values()),
-    }
-    print(json.dumps({"step": work.kind, "tokens_per_second": rates}))
-    print(
-        json.dumps({"step": work.kind, "ratio": {name: round(value, 2) for name, value in ratio.items()}}), flush=True
-    )
+    theirs = {dtype: Theirs(work, dtype) for dtype in dtypes}
+    ways: dict[tuple[str, str], Callable[[], float]] = {}
+    for dtype, peer in theirs.items():
+        ways[SAME, dtype] = functools.partial(ours, work, dtype)
+        ways[PACKED, dtype] = functools.partial(peer.rate, packed(work))
+        for n in longer:
+            ways[LONGER, f"{dtype}, {n} times"] = functools.partial(ours, work, dtype, times=n)
+        for n in sizes:
+            ways[PADDED, f"{dtype}, batches of {n}"] = functools.partial(peer.rate, padded(work, n))
+        ways[MUON, dtype] = functools.partial(ours, work, dtype, "muon")
+    found: dict[tuple[str, str], list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    rates = {name: statistics.median(mine) for name, mine in found.items()}
+
+    def best(*kinds: str) -> float:
+        return max(rate for (kind, _), rate in rates.items() if kind in kinds)
+
+    shown: dict[str, dict[str, int]] = {}
+    for (kind, name), rate in rates.items():
+        shown.setdefault(kind, {})[name] = round(rate)
+    print(json.dumps({"step": work.kind, "tokens_per_second": shown}))
+    ratio = {"the same rows": best(SAME) / best(PACKED), "each at its best": best(SAME, LONGER) / best(PACKED, PADDED)}
+    shares = {name: round(value, 2) for name, value in ratio.items()}
+    print(json.dumps({"step": work.kind, "ratio": shares}), flush=True)
 
 
 def main() -> None:
@@ -216,6 +220,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="134 million parameters, random")
     parser.add_argument("--step", choices=("language", "value"), help="only this kind")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES, help="that layers compute in")
+    parser.add_argument("--rounds", type=int, default=3, help="that all ways take turns in")
     options = parser.parse_args()
     torch.set_num_threads(2)
     defaults: Any = configuration.load(str(Path(__file__).parents[1] / "configs" / "arithmetic.py"))
@@ -228,8 +233,8 @@ def main() -> None:
             if options.large:
                 settings.update({"rows": 2, "row_length": 512})
             fit = [example for example in examples[kind] if len(example) <= settings.row_length]  # as stages do
-            work = Work(kind, config, params, fit, settings, 1 if options.large else 4)
-            compare(work, options.dtypes, *(((), (2,)) if options.large else ((2, 4), (8, 16))))
+            work = Work(kind, config, params, fit, settings, 1 if options.large else 8)
+            compare(work, options.dtypes, *(((), (2,)) if options.large else ((2, 4), (8, 16))), options.rounds)
 
 
 if __name__ == "__main__":

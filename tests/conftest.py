@@ -26,6 +26,8 @@ _CACHE = os.environ["GLORE_TEST_CACHE"]
 # The commands that tests start as processes of their own share the cache and the platform.
 os.environ["GLORE_CACHE"] = _CACHE
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most programs are run once or twice: to optimise them takes longer than they do.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_num_cpu_devices", int(os.environ.get("GLORE_TEST_DEVICES", "2")))

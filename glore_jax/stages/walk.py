@@ -24,7 +24,7 @@ REFINERS = {"global": "global_refiner", "local": "local_refiner", "value_conditi
 
 
 class Walk:
-    """The problems' way through the system; every artifact is read once.
+    """The problems' way through the system. One model is in memory at a time, in parts where devices share it.
 
     Args:
       scorers: the value models that there are.
@@ -37,7 +37,7 @@ class Walk:
         self.context, self.problems, self.oracle = context, list(problems), oracle
         self.by_id = {p.id: p for p in problems}
         self.tokenizer = artifacts.read_tokenizer(context)
-        self.values = {name: artifacts.read_model(context.input(name), "float32") for name in scorers}
+        self.scorers = tuple(scorers)
         # Samples and rewrites are often what was read before; reading it once also makes them equal to the last bit.
         self.scored: dict[str, dict[Any, tuple[float, ...]]] = {name: {} for name in scorers}
         self.rewritten: dict[Any, Solution] = {}
@@ -48,10 +48,8 @@ class Walk:
         for scorer in scorers:
             known = self.scored[scorer]
             new = {name: s for name, s in zip(names, found, strict=True) if name not in known}
-            values = reward_models.score(
-                *self.values[scorer], self.tokenizer, self.by_id, list(new.values()), self.context.sampling_placement
-            )
-            known |= zip(new, values, strict=True)
+            if new:
+                known |= zip(new, self._values(scorer, list(new.values())), strict=True)
         return [
             Candidate(
                 s,
@@ -61,16 +59,22 @@ class Walk:
             for name, s in zip(names, found, strict=True)
         ]
 
+    def _values(self, scorer: str, found: Sequence[Solution]) -> list[tuple[float, ...]]:
+        place = self.context.sampling_placement
+        model, params = artifacts.read_model(self.context.input(scorer), "float32", place.of_process())
+        return reward_models.score(model, params, self.tokenizer, self.by_id, found, place)
+
     def sample(self, stage: str, count: int, temperature: float, label: str, scored: int) -> list[Candidate]:
         """`count` solutions a problem, of which the value models read the first `scored`."""
         engine = artifacts.read_engine(self.context, stage, self.tokenizer)
         with artifacts.sampling(self.context, len(self.problems) * count, "solutions", label) as recorded:
             key = self.context.key(label)
             found = solutions.sample(engine, self.tokenizer, self.problems, count, temperature, key, *recorded)
+        del engine  # its memory is for the value models
         read = [n % count < scored for n in range(len(found))]
         parts = {
             whether: iter(self.candidates([s for s, r in zip(found, read, strict=True) if r == whether], scorers))
-            for whether, scorers in ((True, tuple(self.values)), (False, ()))
+            for whether, scorers in ((True, self.scorers), (False, ()))
         }
         return [next(parts[r]) for r in read]
 
@@ -88,6 +92,7 @@ class Walk:
         with artifacts.sampling(self.context, len(new), "solutions", label) as recorded:
             work = [self.problems[n] for n in new], [sources[n] for n in new], self.context.key(label)
             found = solutions.complete(engine, self.tokenizer, *work, *recorded)
+        del engine
         self.rewritten |= {names[n]: solution for n, solution in zip(new, found, strict=True)}
         made = dict(zip(fits, self.candidates([self.rewritten[names[n]] for n in fits], REWRITE_SCORERS), strict=True))
         return [made.get(n, draft) for n, draft in enumerate(drafts)]

@@ -81,7 +81,8 @@ def train(
     Args:
       params: start parameters, `{"decoder": ..., "value_head": ...}` as the loss wants them.
       settings: `steps` or `epochs`, `rows`, `row_length`, `micro_batches`, `checkpoint_seconds`, `checkpoints`,
-        `on_bad_step`, the optimizer's, `lora` (`training.adaptation`), `scan` (`models.stacking`) and `remat` (`models.execution`).
+        `on_bad_step`, the optimizer's, `lora` (`training.adaptation`), `scan` (`models.stacking`) and `remat`
+        (`models.execution`).
       seed: of the order of the examples, and of a new adapter.
       folder: where checkpoints of the training go; a training that was cut goes on from there.
       advance: called after every step with the tokens in the batch and the metrics so far.

@@ -26,6 +26,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Any:
     return accelerator
 
 
+@pytest.mark.slow
 def test_the_small_one_measures_every_part(accelerator: Any):
     """As it is typed; on one device, as the accelerator is one."""
     command = [sys.executable, str(BENCHMARKS / "accelerator.py"), "--small"]

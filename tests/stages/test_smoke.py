@@ -125,6 +125,7 @@ def test_the_same_solution_has_the_same_values(smoke: Finished):
     assert alike > 50
 
 
+@pytest.mark.slow
 def test_the_options_are_compared_on_copies(smoke: Finished, tmp_path: Path):
     before, page = stamps(smoke.workdir), tmp_path / "ablations.md"
     script = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
