@@ -364,6 +364,7 @@ class _Run:
         inputs = {name: workfolder.fingerprint(self._manifest(name)) for name in stage.inputs}
         expected = _identity(stage, self.config, inputs)
         if stage.name not in forced and self._is_done(stage, expected):
+            workfolder.end(self._partial(stage), expected)
             return _Step(expected, made=False, to_run=False)
         partial = self._partial(stage)
         if workfolder.adopt(partial, self.workdir / stage.name, expected) is not None:

@@ -244,6 +244,12 @@ def begin(partial: Path, expected: Identity) -> bool:
     return False
 
 
+def end(partial: Path, expected: Identity) -> None:
+    """Removes what was begun to make a stage again that stands as it is: it would come to the same."""
+    if partial.exists() and _building(partial) in (expected, None):  # None: a removal that was cut
+        shutil.rmtree(partial)
+
+
 def _building(partial: Path) -> Identity | None:
     """What a partial folder was begun for; None where it does not say so."""
     try:
