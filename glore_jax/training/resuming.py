@@ -15,6 +15,7 @@ import dataclasses
 import errno
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from glore_jax.errors import InputError
 from glore_jax.parallel import hosts
 from glore_jax.progress import say
 
+_LOOK = 0.01  # seconds between two looks at a write that is waited for
 _UNFINISHED, _DAMAGED = ".orbax-checkpoint-tmp", ".damaged"
 
 
@@ -66,13 +68,17 @@ class Checkpoints:
             # Ours says when; the policy of Orbax would skip a checkpoint while another is being written.
             save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._failed: list[BaseException] = []
+        handlers = {"state": ocp.StandardCheckpointHandler(), "host": ocp.JsonCheckpointHandler()}
+        for handler in handlers.values():
+            _note(handler, self._failed)
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     @property
     def newest(self) -> Path | None:
         """The folder of the newest checkpoint, once it is written whole."""
         with self._writing():
-            self._manager.wait_until_finished()
+            self._settle()
         step = self._manager.latest_step()
         return None if step is None else self.folder / str(step)
 
@@ -159,12 +165,25 @@ class Checkpoints:
         record = _sealed({"origin": self.origin, "sums": _sums(state), "kept": kept})
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(record))
         with self._writing():
+            self._settle()
             self._manager.save(step, args=args)
 
     def close(self) -> None:
         """Waits for what is being written."""
         with self._writing():
+            self._settle()
             self._manager.close()
+
+    def _settle(self) -> None:
+        """Waits for what is being written, and raises what a write of this process has failed with.
+
+        Orbax raises that once all processes have met, and those that have not failed meet elsewhere, for many minutes.
+        """
+        while self._manager.is_saving_in_progress():
+            if self._failed:
+                raise self._failed[0]
+            time.sleep(_LOOK)
+        self._manager.wait_until_finished()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -175,6 +194,31 @@ class Checkpoints:
             if not files.full(error):
                 raise
             raise files.unwritable(self.folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+
+
+def _note(handler: Any, failed: list[BaseException]) -> None:
+    """Has a handler of Orbax keep what its writes in the background fail with."""
+    plain = handler.async_save
+
+    async def async_save(*args: Any, **options: Any) -> Any:
+        return [_Noted(future, failed) for future in await plain(*args, **options) or ()]
+
+    handler.async_save = async_save
+
+
+@dataclasses.dataclass
+class _Noted:
+    """A future of Orbax whose error is kept when it is raised."""
+
+    future: Any
+    failed: list[BaseException]
+
+    def result(self, timeout: int | None = None) -> Any:
+        try:
+            return self.future.result(timeout=timeout)
+        except BaseException as error:
+            self.failed.append(error)
+            raise
 
 
 class DamagedError(Exception):
