@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_every_preset_computes_what_one_device_does():
+
+@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_every_preset_computes_what_one_device_does(chosen: str):
     file = Path(__file__).with_name("on_eight_devices.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen, str(file)]
     env = os.environ | {"GLORE_TEST_DEVICES": "8", "GLORE_TEST_CACHE": os.environ["GLORE_CACHE"]}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
