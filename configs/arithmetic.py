@@ -5,7 +5,7 @@ glore run --config=configs/arithmetic.py --workdir=runs/arithmetic
 variant   what it is for                         machine             wall time
 (none)    every claim once, 400 test problems    2 cores of an EPYC  16 minutes
 full      every claim, 1,000 test problems       2 cores of an EPYC  31 minutes a seed, beside other work
-smoke     does everything run?                   2 cores of an EPYC  1 min 40 s
+smoke     does everything run?                   2 cores of an EPYC  2 to 5 minutes
 
 What to expect: a student of about 54 % and a system of about 73 %; docs/results/ has the figures of each.
 """
