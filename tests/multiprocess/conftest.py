@@ -22,7 +22,8 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
         first, *others = run(count, whole_run.command(workdir))
         assert re.findall(r"^\[\d+/\d+\] (\w+): ", first.out, re.MULTILINE) == whole_run.STAGES
         assert f"all {len(whole_run.STAGES)} stages are done" in first.out
-        assert not any(one.out for one in others)
+        spoken = [line for one in others for line in one.out.splitlines() if not line.startswith("[Gloo]")]
+        assert not spoken  # the lead alone speaks, and the library that carries the sums
         assert whole_run.folders(workdir) == sorted(whole_run.STAGES)
         return workdir
 
