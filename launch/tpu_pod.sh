@@ -10,7 +10,7 @@
 #   launch/tpu_pod.sh tail my-slice --zone=us-east5-b       follows the first host's log; --worker=3 another's
 #   launch/tpu_pod.sh stop my-slice --zone=us-east5-b       SIGTERM, and waits until every host has ended
 #
-# A started run goes on without this session. --dry-run prints the commands and does nothing.
+# A started run goes on when this terminal is closed. --dry-run prints the commands and does nothing.
 # After a stop, or on a new slice after a preemption, start with the same options: the run goes on where it was.
 
 # shellcheck source=launch/common.sh

@@ -58,7 +58,7 @@ class Checkpoints:
       count: of the newest that stay: one to go on from, the others should that be damaged.
     """
 
-    def __init__(self, folder: Path, origin: dict[str, Any], count: int = 2):
+    def __init__(self, folder: Path, origin: dict[str, Any], count: int):
         self.folder, self.origin, self._kept = folder.resolve(), origin, _Kept(count)
         self._unfinished = sorted(p.name for p in self.folder.glob(f"*{_UNFINISHED}*"))
         options = ocp.CheckpointManagerOptions(

@@ -56,9 +56,11 @@ def test_two_processes_make_what_one_makes(tmp_path: Path, alone: Path):
 
 
 def test_a_process_that_is_killed_is_named_and_one_alone_goes_on(tmp_path: Path, alone: Path):
-    began = time.monotonic()
-    first, second = Job(2, [SCRIPT, str(tmp_path), "kill", "1", "rollouts", "2"]).wait()
-    assert time.monotonic() - began < 300
+    job = Job(2, [SCRIPT, str(tmp_path), "kill", "1", "rollouts", "2"])
+    job.processes[1].wait(SECONDS)
+    died = time.monotonic()
+    first, second = job.wait()
+    assert time.monotonic() - died < 60
     assert (first.code, second.code) == (75, -signal.SIGKILL)
     assert "error: process 1 (" in first.err and "not heard of for 15 seconds" in first.err
     assert 0 < len(list((tmp_path / "labels.partial" / "rollouts").iterdir())) < 8
@@ -73,7 +75,7 @@ def test_process_0_that_is_killed_is_named_at_once(tmp_path: Path):
     job.processes[0].wait(SECONDS)
     began = time.monotonic()
     ended = job.wait()
-    assert time.monotonic() - began < watch.LIMIT / 2  # at once, on a machine that may do much else
+    assert time.monotonic() - began < watch.LIMIT / 4
     assert [one.code for one in ended] == [-signal.SIGKILL, watch.LOST, watch.LOST]
     told = f"error: process 0 ({socket.gethostname()}): its connection broke, so it died"
     assert all(f"process {n}: {told}" in ended[n].err for n in (1, 2))

@@ -150,6 +150,28 @@ def test_a_full_disk_names_the_folder_at_the_next_save(tmp_path: Path, monkeypat
             saved.save(1, state_of(1), {})
 
 
+@pytest.mark.timeout(120)
+def test_a_write_that_fails_is_told_while_the_others_still_wait_to_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Failing:
+        def result(self, timeout: int | None = None) -> None:
+            raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    async def failing(*_: Any, **__: Any) -> list[Failing]:
+        return [Failing()]
+
+    monkeypatch.setattr(resuming.ocp.StandardCheckpointHandler, "async_save", failing)
+    full = pytest.raises(InputError, match=rf"{tmp_path}: cannot be written \(No space left on device\)")
+    with full, resuming.opened(tmp_path, ORIGIN) as saved:  # at its end, too
+        assert saved is not None
+        saved.save(1, state_of(1), {})
+        monkeypatch.setattr(saved._manager, "is_saving_in_progress", lambda: True)  # as where another has not failed
+        with pytest.raises(InputError, match="cannot be written"):
+            saved.save(2, state_of(2), {})
+        assert len(saved._failed) == 1
+
+
 def test_an_unfinished_checkpoint_is_named_and_the_one_before_it_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
