@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import glore_jax
-from glore_jax import cli
+from glore_jax import cli, commands
 from glore_jax.evaluation import benchmarks
 
 _TOY = Path(__file__).with_name("toy_recipe.py")
@@ -137,24 +137,24 @@ def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixtu
 
 def test_train_is_run():
     words = ["--config=C", "--workdir=W", "--only=orm", "--config.seed=1"]
-    (run, same), (train, overrides) = cli.parse(["run", *words]), cli.parse(["train", *words])
+    (run, same), (train, overrides) = commands.parse(["run", *words]), commands.parse(["train", *words])
     assert vars(train) == vars(run) | {"command": "train"}
     assert overrides == same == ["--config.seed=1"]
 
 
 def test_options_of_score_and_evaluate():
     words = ["score", "--model=m", "--input=i", "--output=o"]
-    options, overrides = cli.parse(words)
+    options, overrides = commands.parse(words)
     assert vars(options) == {
         "command": "score", "model": Path("m"), "input": Path("i"), "output": Path("o"), "threshold": 0.5,
         "tokenizer": None,
     }  # fmt: skip
     assert overrides == []
-    assert cli.parse([*words, "--threshold=0.3", "--tokenizer=t"])[0].threshold == 0.3
-    for benchmark in cli.BENCHMARKS:
-        options, _ = cli.parse(["evaluate", f"--benchmark={benchmark}", "--input=i", "--predictions=p"])
+    assert commands.parse([*words, "--threshold=0.3", "--tokenizer=t"])[0].threshold == 0.3
+    for benchmark in commands.BENCHMARKS:
+        options, _ = commands.parse(["evaluate", f"--benchmark={benchmark}", "--input=i", "--predictions=p"])
         assert (options.benchmark, options.output) == (benchmark, None)
-    assert set(cli.BENCHMARKS) == set(benchmarks.MODULES)
+    assert set(commands.BENCHMARKS) == set(benchmarks.MODULES)
 
 
 def test_the_harness_is_asked_for_where_it_is_not_installed(

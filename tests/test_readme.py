@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from glore_jax import cli, configuration, stages
+from glore_jax import configuration, stages
+from glore_jax.commands import parse
 from glore_jax.tasks import jsonl
 from glore_jax.tasks.arithmetic import make_problem, phrases
 
@@ -65,7 +66,7 @@ def commands() -> list[tuple[str, str]]:
 
 
 def check_glore(words: list[str]) -> None:
-    options, overrides = cli.parse(words)
+    options, overrides = parse(words)
     if options.command in ("check", "compile", "label"):
         configuration.load(options.config, overrides)
     if options.command in ("run", "train"):
@@ -121,9 +122,9 @@ def test_what_is_launched_fits_the_sixteen_chips_that_it_is_launched_on():
     assert len(given) == 3 and all("16" in line for _, line in commands() if "--accelerator-type" in line)
     code = (
         "import json, sys, jax; jax.config.update('jax_num_cpu_devices', 16)\n"
-        "from glore_jax import cli, configuration; from glore_jax.stages import checking\n"
+        "from glore_jax import commands, configuration; from glore_jax.stages import checking\n"
         "for words in json.loads(sys.argv[1]):\n"
-        "    options, overrides = cli.parse(['run', *words])\n"
+        "    options, overrides = commands.parse(['run', *words])\n"
         "    checking.check_settings(configuration.load(options.config, overrides))\n"
     )
     command = [sys.executable, "-c", code, json.dumps(given)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import whole_run
 
-from glore_jax import cli, configuration, pipeline
+from glore_jax import cli, commands, configuration, pipeline
 from glore_jax.parallel import hosts
 from glore_jax.stages import recipes
 
@@ -22,7 +22,7 @@ from glore_jax.stages import recipes
 def run(alone: Path, made: Path) -> None:
     whole_run.prepare()
     workdir = made / "run"
-    options, overrides = cli.parse(whole_run.command(workdir)[1:])
+    options, overrides = commands.parse(whole_run.command(workdir)[1:])
     config = configuration.load(options.config, overrides)
     cli.prepare_jax(config)
     count, index = (int(os.environ[name]) for name in ("GLORE_PROCESSES", "GLORE_PROCESS"))

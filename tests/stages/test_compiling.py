@@ -14,7 +14,7 @@ import pytest
 import rich
 from jax.experimental.compilation_cache import compilation_cache
 
-from glore_jax import cli, configuration
+from glore_jax import cli, commands, configuration
 from glore_jax.errors import InputError
 from glore_jax.parallel import topologies
 from glore_jax.parallel.collectives import Moved
@@ -198,7 +198,7 @@ def test_a_slice_has_to_be_named(capsys: pytest.CaptureFixture[str]):
 
 
 def test_the_command_line_knows_the_stages():
-    assert cli.COMPILED == programs.STAGES
+    assert commands.COMPILED == programs.STAGES
 
 
 @with_libtpu
