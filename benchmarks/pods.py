@@ -101,7 +101,7 @@ def cells(found: dict[str, Any]) -> list[str]:
     share = f"{(parts['peak'] + parts['beside']) / chip.memory:.0%}"
     share += "" if found["fits"] else ", does not fit"
     sent = size(sum(found["moved"]["sent"].values()))
-    times = f"{roof['seconds'] * 1e3:.3g} ms", roof["bound"], number(round(found["tokens_per_second"]))
+    times = compiling.step_time(roof["seconds"]), roof["bound"], number(round(found["tokens_per_second"]))
     return [*about, size(parts["arguments"]), size(parts["temporaries"]), share, sent, *times]
 
 

@@ -52,6 +52,12 @@ def slots(config: DecoderConfig, settings: Any, placement: Placement) -> int:
         return settings.slots
     room = int(SHARE * min(map(free, placement.mesh.local_devices)))
     each = most(config, settings, room, placement)
+    if not each:
+        one = sum(taken(config, settings, placement.parts("batch"), placement).values())
+        raise InputError(
+            f"sampling.slots=0: one slot, with {settings.sources} sources, takes {size(one)}, and a device has "
+            f"{size(room)} for them; lower sampling.sources, sampling.buckets or sampling.max_new_tokens"
+        )
     slots = each * placement.parts("batch")
     held = taken(config, settings, slots, placement)["slots"]
     say(f"sampling: {each} slots on each device, {size(held)} of {size(room)}")
@@ -59,23 +65,14 @@ def slots(config: DecoderConfig, settings: Any, placement: Placement) -> int:
 
 
 def most(config: DecoderConfig, settings: Any, room: int, placement: Placement) -> int:
-    """The slots for each of the devices that rows are split over, a power of two, for which there is room.
+    """The slots for each of the devices that rows are split over, a power of two, for which there is room, or 0.
 
     Args:
       room: bytes on each device beside the parameters, without those that decoding takes for itself.
-
-    Raises:
-      InputError: there is none for one.
     """
     each, rows = _MOST, placement.parts("batch")
     while each and sum(taken(config, settings, each * rows, placement).values()) > room:
         each //= 2
-    if not each:
-        one = sum(taken(config, settings, rows, placement).values())
-        raise InputError(
-            f"sampling.slots=0: one slot, with {settings.sources} sources, takes {size(one)}, and a device has "
-            f"{size(room)} for them; lower sampling.sources, sampling.buckets or sampling.max_new_tokens"
-        )
     return each
 
 

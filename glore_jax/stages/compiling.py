@@ -154,6 +154,15 @@ def of_stage(made: Compiled) -> dict[str, Any]:
     return found | {"tokens_per_second": made.tokens_per_second, "fingerprint": made.fingerprint}
 
 
+def step_time(seconds: float) -> str:
+    """To three digits.
+
+    >>> step_time(0.0123), step_time(1.2249)
+    ('12.3 ms', '1.22 s')
+    """
+    return f"{seconds * 1e3:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
+
+
 def _print(run: Run, made: dict[str, Any]) -> None:
     slice_ = made["slice"]
     memory = slice_["chip"]["memory"]
@@ -171,7 +180,7 @@ def _print(run: Run, made: dict[str, Any]) -> None:
         roof = row["roofline"]
         table.add_row(
             name, *sizes, f"{held / memory:.0%}", f"{row['flops'] / slice_['chips'] / 1e12:.3g}", moved or "nothing",
-            f"{roof['seconds'] * 1e3:.3g} ms", roof["bound"], number(round(row["tokens_per_second"])),
+            step_time(roof["seconds"]), roof["bound"], number(round(row["tokens_per_second"])),
         )  # fmt: skip
     rich.get_console().print(table)
     if rows := made["experiment"]["stages"]:

@@ -1,6 +1,7 @@
 """The cheapest change with which a step has room on its devices.
 
-Tried are, from what costs least on: less that is computed together or kept, models split over the devices, more chips.
+Tried are, from what costs least on: less that is computed together or kept (weights of the sampler in eight bits, too),
+models split over the devices, more chips.
 What parameters and cache alone leave no room for is passed over; of the others the compiler says whether it fits.
 """
 
@@ -22,7 +23,7 @@ from glore_jax.parallel.topologies import Slice
 from glore_jax.stages import programs, taking_base
 from glore_jax.stages.programs import TRAININGS, Run
 
-_TRIED = 6  # compilations, of up to a few minutes each
+_TRIED = 8  # compilations, of up to a few minutes each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,9 @@ def _changes(config: Any, slice_: Slice, stage: str) -> Iterator[Change]:
     yield from (Change(keys, slice_) for keys in less)
     split = list(_split(config, slice_, stage))
     yield from (Change(keys, slice_) for keys in split)
-    yield from (Change(more | less[-1], slice_) for more in split if less and not more.keys() & less[-1].keys())
+    # The last of these asks for many parts, more than a batch may have that is split over so many devices.
+    both = (more | keys for more in split for keys in less[:-3:-1] if not more.keys() & keys.keys())
+    yield from (Change(keys, slice_) for keys in both)
     for larger in topologies.larger(slice_):
         yield from (Change(keys, larger, larger.topology) for keys in ({}, *_split(config, larger, stage)))
 
@@ -97,12 +100,19 @@ def _typed(value: Any) -> str:
 
 
 def _less_at_once(config: Any, stage: str) -> Iterator[dict[str, Any]]:
-    """Keys by which less is computed together or kept, and nothing else changes but the batch."""
+    """Keys by which less is computed together or kept. A training stays what it is: its batches come in parts."""
     if stage in TRAININGS:
-        rows = config[stage].train.rows
-        yield from ({f"{stage}.train.rows": rows // n} for n in (2, 4, 8) if rows % n == 0)
-    elif stage == "prefill":
+        settings, key = config[stage].train, f"{stage}.train"
+        parts = [{f"{key}.micro_batches": settings.micro_batches * n} for n in (2, 4, 16)]
+        yield from parts
+        if settings.remat != "full":
+            yield {f"{key}.remat": "full"}
+            yield {f"{key}.remat": "full"} | parts[-1]
+        return
+    if stage == "prefill":
         yield from ({"sampling.sources": config.sampling.sources // n} for n in (2, 4) if config.sampling.sources >= n)
     else:
         slots = config.sampling.slots
         yield from ({"sampling.slots": slots // n} for n in (2, 4, 8) if slots >= n)
+    if config.sampling.weights == "same":
+        yield {"sampling.weights": "int8"}

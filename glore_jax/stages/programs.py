@@ -168,7 +168,9 @@ class Run:
         slots = settings.slots
         if not slots and self.slice is not None:
             room = int(sampling_memory.SHARE * (self.slice.chip.memory - programs.bytes_of(params)))
-            slots = sampling_memory.most(model.config, settings, room, self.sampling) * self.sampling.parts("batch")
+            # Where there is no room for one slot, the program of one tells what is missing.
+            each = max(1, sampling_memory.most(model.config, settings, room, self.sampling))
+            slots = each * self.sampling.parts("batch")
         slots = slots or sampling_memory.slots(model.config, settings, self.sampling)
         columns = max(settings.buckets), settings.max_new_tokens
         shapes = decode.Shapes(slots, 1, settings.sources, *columns, settings.chunk, 2, 0, settings.cache)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,16 +116,16 @@ def test_the_whole_run_as_a_table(capsys: pytest.CaptureFixture[str], monkeypatc
 @pytest.mark.usefixtures("pod")
 def test_what_does_not_fit_is_said_with_what_does(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     def refusing(run: Run, program: Program, made: Any = None) -> Compiled:
-        return pretended(run, program, made, "" if run.config.sft.train.rows <= 4 else "40 GiB of 15.75 GiB")
+        return pretended(run, program, made, "" if run.config.sft.train.micro_batches >= 4 else "40 GiB of 15.75 GiB")
 
     monkeypatch.setattr(programs, "compile", refusing)
     words = ["compile", f"--config={SMALL}", "--topology=v5e-8", "--stage=sft", "--config.sft.train.rows=16"]
     assert cli.main([*words, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["stages"]["sft"] == found["stages"]["sft"] | {"fits": False, "memory": None, "roofline": None}
-    assert found["change"]["typed"] == "--config.sft.train.rows=4"
+    assert found["change"]["typed"] == "--config.sft.train.micro_batches=4"
     assert cli.main(words) == 1
-    assert "what fits, and costs least: --config.sft.train.rows=4" in capsys.readouterr().out
+    assert "what fits, and costs least: --config.sft.train.micro_batches=4" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("pod")
@@ -133,13 +134,16 @@ def test_changes_are_tried_by_cost(monkeypatch: pytest.MonkeyPatch):
     tried = []
 
     def refusing(run: Run, program: Program, made: Any = None) -> Compiled:
-        tried.append((run.config.sft.train.rows, run.config.sharding.preset, run.slice.name))  # pyright: ignore
+        assert run.slice is not None
+        train = run.config.sft.train
+        tried.append((train.rows, train.micro_batches, train.remat, run.config.sharding.preset, run.slice.name))
         return pretended(run, program, made, "too large")
 
     monkeypatch.setattr(programs, "compile", refusing)
     assert fitting.cheapest(config, topologies.parse("v5e-64"), "sft") is None
-    less, split = [(4, "replicated"), (2, "replicated"), (1, "replicated")], [(64, "fsdp"), (32, "tensor")]
-    assert tried == [(*change, "v5e-64") for change in (*less, *split)] + [(8, "replicated", "v5e-128")]
+    less = [(8, 2, "none"), (8, 4, "none"), (8, 16, "none"), (8, 1, "full"), (8, 16, "full")]
+    split = [(64, 1, "none", "fsdp"), (32, 1, "none", "tensor"), (64, 16, "full", "fsdp")]
+    assert tried == [*((*change, "replicated", "v5e-64") for change in less), *((*one, "v5e-64") for one in split)]
 
     tried.clear()
     monkeypatch.setattr(
@@ -230,3 +234,11 @@ def test_what_is_more_than_a_chip_has_without_temporaries_is_not_compiled():
     found = programs.compile(Run(configuration.load(SMALL), slice_), program)
     assert found.refusal == "arguments alone take 16.0 GiB beside 1.0 GiB that stay, of 15.8 GiB"
     assert found.memory is None
+
+
+@pytest.mark.parametrize("stage", ["prefill", "decode"])
+def test_weights_that_leave_no_room_for_a_slot_are_refused_as_that(stage: str):
+    """Nobody said how many slots there are, and there is room for none."""
+    run = Run(configuration.load(PUBLISHED, ["--config.sampling.slots=0"]), topologies.parse("v5e:2x2"))
+    found = programs.compile(run, run.program(stage))
+    assert re.fullmatch(r"arguments alone take 2\d\.\d GiB beside .* that stay, of 15\.8 GiB", found.refusal)
