@@ -26,8 +26,8 @@ _CACHE = os.environ["GLORE_TEST_CACHE"]
 # The commands that tests start as processes of their own share the cache and the platform.
 os.environ["GLORE_CACHE"] = _CACHE
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most programs are run once or twice: to optimise them takes longer than they do.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Most programs are run once or twice: what optimises them, and the newer of two ways to fuse, takes longer than they do.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false")
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_num_cpu_devices", int(os.environ.get("GLORE_TEST_DEVICES", "2")))
