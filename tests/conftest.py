@@ -26,7 +26,7 @@ _CACHE = os.environ["GLORE_TEST_CACHE"]
 # The commands that tests start as processes of their own share the cache and the platform.
 os.environ["GLORE_CACHE"] = _CACHE
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most programs are run once or twice: what optimises them, and the newer of two ways to fuse, takes longer than they do.
+# Most programs are run once or twice: optimising them, and the newer of two ways to fuse, take longer than they do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false")
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
