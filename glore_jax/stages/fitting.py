@@ -70,7 +70,6 @@ def _changes(config: Any, slice_: Slice, stage: str) -> Iterator[Change]:
     yield from (Change(keys, slice_) for keys in less)
     split = list(_split(config, slice_, stage))
     yield from (Change(keys, slice_) for keys in split)
-    # The last of these asks for many parts, more than a batch may have that is split over so many devices.
     both = (more | keys for more in split for keys in less[:-3:-1] if not more.keys() & keys.keys())
     yield from (Change(keys, slice_) for keys in both)
     for larger in topologies.larger(slice_):
@@ -100,14 +99,21 @@ def _typed(value: Any) -> str:
 
 
 def _less_at_once(config: Any, stage: str) -> Iterator[dict[str, Any]]:
-    """Keys by which less is computed together or kept. A training stays what it is: its batches come in parts."""
+    """Keys by which less is computed together or kept.
+
+    A training stays what it is as long as its batches come in parts, whose gradients are summed. That sum takes memory
+    too, so the last resort are smaller batches.
+    """
     if stage in TRAININGS:
         settings, key = config[stage].train, f"{stage}.train"
         parts = [{f"{key}.micro_batches": settings.micro_batches * n} for n in (2, 4, 16)]
         yield from parts
-        if settings.remat != "full":
-            yield {f"{key}.remat": "full"}
-            yield {f"{key}.remat": "full"} | parts[-1]
+        less = {} if settings.remat == "full" else {f"{key}.remat": "full"}
+        if less:
+            yield less
+            yield less | parts[-1]
+        if settings.rows % 8 == 0:
+            yield less | {f"{key}.rows": settings.rows // 8}
         return
     if stage == "prefill":
         yield from ({"sampling.sources": config.sampling.sources // n} for n in (2, 4) if config.sampling.sources >= n)

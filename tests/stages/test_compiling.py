@@ -141,8 +141,8 @@ def test_changes_are_tried_by_cost(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(programs, "compile", refusing)
     assert fitting.cheapest(config, topologies.parse("v5e-64"), "sft") is None
-    less = [(8, 2, "none"), (8, 4, "none"), (8, 16, "none"), (8, 1, "full"), (8, 16, "full")]
-    split = [(64, 1, "none", "fsdp"), (32, 1, "none", "tensor"), (64, 16, "full", "fsdp")]
+    less = [(8, 2, "none"), (8, 4, "none"), (8, 16, "none"), (8, 1, "full"), (8, 16, "full"), (1, 1, "full")]
+    split = [(64, 1, "none", "fsdp"), (32, 1, "none", "tensor")]
     assert tried == [*((*change, "replicated", "v5e-64") for change in less), *((*one, "v5e-64") for one in split)]
 
     tried.clear()
