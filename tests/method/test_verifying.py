@@ -84,7 +84,7 @@ def test_a_search_finds_the_labels_and_pairs_of_all_rollouts(reading: str, bound
     assert everyone.made - searcher.made == sum(told) > 0
 
 
-@pytest.mark.parametrize("boundary", [0, 3])
+@pytest.mark.parametrize("boundary", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_the_first_rollout_that_mends_a_prefix_is_enough_for_its_label(boundary: int):
     traces = [trace(f"p/{n}", 2 + n % 4) for n in range(2000)]
     whole, found = {}, {}

@@ -60,7 +60,7 @@ def hidden_and_gradients(params: Any, remat: str) -> Any:
     return outputs(params)
 
 
-@pytest.mark.parametrize("remat", ["none", "products", "full"])
+@pytest.mark.parametrize("remat", ["none", pytest.param("products", marks=pytest.mark.slow), "full"])
 def test_scanned_layers_compute_what_single_ones_do(remat: str):
     expected = hidden_and_gradients(PARAMS, "none")
     found = hidden_and_gradients(stacking.stack(PARAMS, CONFIG), remat)

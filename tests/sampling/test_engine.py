@@ -130,8 +130,8 @@ def forty() -> tuple[list[Request], list[Completion]]:
     "changes",
     [
         {"slots": 2, "chunk": 1},
-        {"slots": 16, "sources": 6, "chunk": 10},
-        {"sources": 6, "buckets": (12,)},
+        pytest.param({"slots": 16, "sources": 6, "chunk": 10}, marks=pytest.mark.slow),
+        pytest.param({"sources": 6, "buckets": (12,)}, marks=pytest.mark.slow),
         {"buckets": (6, 16)},
     ],
     ids=str,

@@ -89,7 +89,9 @@ def test_a_skipped_update_changes_nothing_but_the_count():
     """The training with the bad step left out is that of the other steps, with the data where it was."""
     log = {p["step"]: p for p in train(None, poisoned(at=6), loss_of(math.nan), on_bad_step="skip").curve}
     same = {p["step"]: p for p in train(None, poisoned(at=6), losses.language).curve}
-    assert log == {step: point for step, point in same.items() if step < 6}
+    assert log.keys() == {step for step in same if step < 6}
+    for step, point in log.items():  # of two programs, in which the compiler may add up in other orders
+        assert point == pytest.approx(same[step], rel=1e-5)
 
 
 def test_updates_left_out_again_and_again_stop_the_training():

@@ -152,7 +152,7 @@ def test_golden_first_step():
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_scanned_layers_learn_what_single_ones_do(optimizer: str):
     options = {"optimizer": optimizer, "weight_decay": 0.1}
     one, scanned = train(**options), train(**options, scan=True, remat="full")
