@@ -146,7 +146,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     if variant == "smoke":
         config.task.update({"train": 112, "dev": 32, "test": 32})
-        # Nearly all of its time is compilation: of fewer lengths, and of one layer for all in training.
+        # Most of its time is compilation: of fewer lengths, and of one layer for all in training.
         config.sampling.update({"slots": 32, "buckets": (160, 432)})
         for settings in (config.sft, config.expert_iteration, config.orm, config.sorm, config.refiner):
             settings.train.scan = True
