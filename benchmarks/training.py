@@ -50,7 +50,6 @@ LARGE = DecoderConfig(32_000, d_model=768, num_layers=12, num_heads=12, num_kv_h
 DTYPES = ("float32", "bfloat16")
 SAME, LONGER, MUON = "glore_jax", "glore_jax, longer rows", "glore_jax, Muon"
 PACKED, PADDED = "transformers, packed", "transformers, padded"
-WARM = 4  # steps before a stretch: the first ones find no memory that was used before
 LANGUAGE = 0.02  # weight of a token's surprise in the loss of a value model
 
 functional = torch.nn.functional
@@ -58,13 +57,20 @@ functional = torch.nn.functional
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What both sides train. Attributes: kind, `language` or `value`; steps, of a stretch."""
+    """What both sides train.
+
+    Attributes:
+      kind: `language` or `value`.
+      warm: steps before a stretch; the first ones find no memory that was used before.
+      steps: of a stretch.
+    """
 
     kind: str
     config: DecoderConfig
     params: Any
     examples: Sequence[Example]
     settings: Any
+    warm: int
     steps: int
 
 
@@ -96,7 +102,7 @@ def large() -> tuple[DecoderConfig, Any, dict[str, list[Example]]]:
 def ours(work: Work, dtype: str, optimizer: str = "adamw", times: int = 1) -> float:
     """Real tokens a second of the loop, with rows so many times as long as configured, and so many fewer."""
     settings = work.settings.copy_and_resolve_references()
-    settings.update({"optimizer": optimizer, "learning_rate": 0.001, "steps": WARM + work.steps})
+    settings.update({"optimizer": optimizer, "learning_rate": 0.001, "steps": work.warm + work.steps})
     settings.update({"rows": settings.rows // times, "row_length": settings.row_length * times})
     loss: Any = losses.language
     start: Any = {"decoder": work.params}
@@ -109,7 +115,7 @@ def ours(work: Work, dtype: str, optimizer: str = "adamw", times: int = 1) -> fl
     feed = batches.epochs(work.examples, settings.row_length, settings.rows, 0)
     tokens = [int((batch["segments"] > 0).sum()) for batch in itertools.islice(feed, settings.steps)]
     # At the call for a step the one before it is done: `advance` comes after its metrics are read.
-    return sum(tokens[WARM - 1 : -1]) / (clock[-1] - clock[WARM - 1])
+    return sum(tokens[work.warm - 1 : -1]) / (clock[-1] - clock[work.warm - 1])
 
 
 def packed(work: Work) -> Iterator[dict[str, Any]]:
@@ -134,7 +140,7 @@ class Theirs:
 
     def __init__(self, work: Work, dtype: str):
         self.model = Peer(Decoder(work.config), work.params, 2, 0).model.train()
-        self.kind, self.clip, self.dtype, self.steps = work.kind, work.settings.clip, dtype, work.steps
+        self.work, self.kind, self.clip, self.dtype = work, work.kind, work.settings.clip, dtype
         size = work.config.d_model
         self.head = torch.nn.ModuleDict({"value": torch.nn.Linear(size, 1), "gate": torch.nn.Linear(size, 1)})
         self.weights = [*self.model.parameters(), *(self.head.parameters() if work.kind == "value" else ())]
@@ -171,21 +177,22 @@ class Theirs:
         return int((batch["segments"] > 0).sum())
 
     def rate(self, feed: Iterator[dict[str, Any]]) -> float:
-        made = list(itertools.islice(feed, WARM + self.steps))  # making batches is not timed
-        for batch in made[:WARM]:
+        made = list(itertools.islice(feed, self.work.warm + self.work.steps))  # making batches is not timed
+        for batch in made[: self.work.warm]:
             self.step(batch)
         begun = time.perf_counter()
-        return sum(map(self.step, made[WARM:])) / (time.perf_counter() - begun)
+        return sum(map(self.step, made[self.work.warm :])) / (time.perf_counter() - begun)
 
 
-def compare(work: Work, dtypes: Sequence[str], longer: Sequence[int], sizes: Sequence[int], rounds: int) -> None:
+def compare(work: Work, dtypes: Sequence[str], large: bool, rounds: int) -> None:
     """Prints the figures of one kind of step.
 
     Args:
-      longer: how many times as long as configured rows are tried here.
-      sizes: of padded batches there.
+      large: whether the model is; then rows are tried as configured alone, and not with Muon, which takes three
+        quarters of a minute a step.
       rounds: that all ways take turns in.
     """
+    longer, sizes = ((), (2,)) if large else ((2, 4), (8, 16))  # rows here, so many times as long; padded batches there
     theirs = {dtype: Theirs(work, dtype) for dtype in dtypes}
     ways: dict[tuple[str, str], Callable[[], float]] = {}
     for dtype, peer in theirs.items():
@@ -195,7 +202,8 @@ def compare(work: Work, dtypes: Sequence[str], longer: Sequence[int], sizes: Seq
             ways[LONGER, f"{dtype}, {n} times"] = functools.partial(ours, work, dtype, times=n)
         for n in sizes:
             ways[PADDED, f"{dtype}, batches of {n}"] = functools.partial(peer.rate, padded(work, n))
-        ways[MUON, dtype] = functools.partial(ours, work, dtype, "muon")
+        if not large:
+            ways[MUON, dtype] = functools.partial(ours, work, dtype, "muon")
     found: dict[tuple[str, str], list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -224,6 +232,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(2)
     defaults: Any = configuration.load(str(Path(__file__).parents[1] / "configs" / "arithmetic.py"))
+    if options.large:
+        defaults.devices = 1  # two would sum 134 million gradients, and each change all parameters
     cli.prepare_jax(defaults)
     config, params, examples = large() if options.large else embedded(options.workdir)
     print(json.dumps({"parameters": sum(x.size for x in jax.tree.leaves(params)), "devices": len(jax.devices())}))
@@ -233,8 +243,8 @@ def main() -> None:
             if options.large:
                 settings.update({"rows": 2, "row_length": 512})
             fit = [example for example in examples[kind] if len(example) <= settings.row_length]  # as stages do
-            work = Work(kind, config, params, fit, settings, 1 if options.large else 8)
-            compare(work, options.dtypes, *(((), (2,)) if options.large else ((2, 4), (8, 16))), options.rounds)
+            work = Work(kind, config, params, fit, settings, *((2, 3) if options.large else (4, 8)))
+            compare(work, options.dtypes, options.large, options.rounds)
 
 
 if __name__ == "__main__":

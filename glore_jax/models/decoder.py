@@ -23,10 +23,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from glore_jax.models import attention, kernels, quantised, rotary
+from glore_jax.models import attention, kernels, products, quantised, rotary
 from glore_jax.models.attention import soft_cap
 from glore_jax.models.execution import Execution
 from glore_jax.models.kernels import Attend
+from glore_jax.models.products import product
 from glore_jax.models.rotary import rotate
 from glore_jax.models.visibility import Visibility
 
@@ -116,18 +117,6 @@ class DecoderConfig:
 def _weight(axes: tuple[str, ...], fan_in: int) -> Any:
     """Truncated-normal initialiser of variance 1 / fan_in that carries the logical axis names."""
     return nn.with_logical_partitioning(nn.initializers.truncated_normal(fan_in**-0.5), axes)
-
-
-def product(x_BxTxD: jax.Array, weight_DxF: jax.Array, flat: bool) -> jax.Array:
-    """Activations times a weight, [B, T, F].
-
-    Args:
-      flat: as one of two matrices. For the gradient of a weight XLA's CPU compiler would else copy activations into
-        another order first, which takes longer than the product.
-    """
-    if not flat:
-        return x_BxTxD @ weight_DxF
-    return (x_BxTxD.reshape(-1, x_BxTxD.shape[-1]) @ weight_DxF).reshape(*x_BxTxD.shape[:-1], -1)
 
 
 class RMSNorm(nn.Module):
@@ -379,16 +368,18 @@ def readers(c: DecoderConfig, execution: Execution, visible: Visibility) -> dict
     return {window: kernels.attend(kernel, visible, window, cap, e) for window in windows}
 
 
-def logits(params: Any, hidden: jax.Array, model: Any = None) -> jax.Array:
+def logits(params: Any, hidden: jax.Array, model: Any = None, flat: bool = False) -> jax.Array:
     """Next-token logits [..., V] in float32 of hidden states [..., D].
 
     Args:
       params: of the decoder; one with a tied embedding has no unembedding.
       model: what made the hidden states; a `Decoder` has a `logit_soft_cap`, anything else has none.
+      flat: whether these are a matrix [P, D] of a training on a CPU; see `models.products`.
     """
     cap = model.config.logit_soft_cap if isinstance(model, Decoder) else 0.0
     unembedding_VxD = params["unembedding"] if "unembedding" in params else params["embedding"]
-    return soft_cap((hidden @ unembedding_VxD.astype(hidden.dtype).T).astype(jnp.float32), cap)
+    table_VxD = unembedding_VxD.astype(hidden.dtype)
+    return soft_cap((products.with_rows(hidden, table_VxD) if flat else hidden @ table_VxD.T).astype(jnp.float32), cap)
 
 
 def _windowed(

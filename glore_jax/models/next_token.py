@@ -11,6 +11,7 @@ from glore_jax.models import decoder
 from glore_jax.models.execution import Execution
 
 _LOGITS = 2**24  # that a device holds at a time, or those of so many positions
+_CPU_LOGITS = 2**26  # a host has more room, and fewer processors to compute them again for their gradients
 _POSITIONS = 256  # fewer make thin products
 
 
@@ -27,9 +28,9 @@ def judge(model: Any, params: Any, hidden_BxTxD: jax.Array, targets_BxT: jax.Arr
     table_VxD = execution.gather(part, ("vocab", "embed"), hidden_BxTxD.dtype)
 
     def of_chunk(hidden_BxCxD: jax.Array, targets_BxC: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if execution.flat:  # see `decoder.product`
+        if execution.flat:  # see `products.product`
             hidden_BxCxD = hidden_BxCxD.reshape(-1, hidden_BxCxD.shape[-1])
-        logits = decoder.logits({name: table_VxD}, hidden_BxCxD, model).reshape(*targets_BxC.shape, -1)
+        logits = decoder.logits({name: table_VxD}, hidden_BxCxD, model, execution.flat).reshape(*targets_BxC.shape, -1)
         # One-hot products instead of gathers: their gradients are products too, and XLA's CPU scatter is slow.
         picked_BxC = jnp.sum(logits * jax.nn.one_hot(targets_BxC, logits.shape[-1]), axis=-1)
         nats_BxC = jax.nn.logsumexp(logits, axis=-1) - picked_BxC
@@ -37,7 +38,7 @@ def judge(model: Any, params: Any, hidden_BxTxD: jax.Array, targets_BxT: jax.Arr
 
     B, T = targets_BxT.shape
     rows, parts = execution.parts
-    size = chunk(T // parts, max(1, B // rows), table_VxD.shape[0])
+    size = chunk(T // parts, max(1, B // rows), table_VxD.shape[0], execution.platform)
     if size * parts == T:
         return of_chunk(hidden_BxTxD, targets_BxT)
 
@@ -56,12 +57,15 @@ def judge(model: Any, params: Any, hidden_BxTxD: jax.Array, targets_BxT: jax.Arr
     return join(nats), join(right)
 
 
-def chunk(tokens: int, rows: int, vocabulary: int) -> int:
+def chunk(tokens: int, rows: int, vocabulary: int, platform: str) -> int:
     """How many positions of each row a device computes together: all, or as many as there is room for, evenly.
 
-    >>> chunk(512, 1, 32_000), chunk(2048, 1, 32_000), chunk(576, 16, 262_144)
+    >>> chunk(512, 1, 32_000, "tpu"), chunk(2048, 1, 32_000, "tpu"), chunk(576, 16, 262_144, "tpu")
     (512, 512, 16)
+    >>> chunk(2048, 1, 32_000, "cpu"), chunk(576, 16, 262_144, "cpu")
+    (2048, 16)
     """
-    room = max(_LOGITS // vocabulary, _POSITIONS) // rows
+    logits = _CPU_LOGITS if platform == "cpu" else _LOGITS
+    room = max(logits // vocabulary, _POSITIONS) // rows
     chunks = -(-tokens // max(1, room))
     return -(-tokens // chunks)

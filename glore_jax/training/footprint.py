@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from glore_jax.models import layout, next_token
 from glore_jax.models.decoder import Decoder
+from glore_jax.models.execution import Execution
 from glore_jax.models.lora import LoraConfig
 from glore_jax.parallel import programs
 from glore_jax.parallel.placement import Placement
@@ -42,8 +43,9 @@ def footprint(
     parts["optimizer"] = _each(state.opt_state, at.opt_state)
     parts["batch"] = programs.bytes_of(programs.shapes(batch, place.at("batch", "positions")))
     rows = settings.rows // (place.parts("batch") * settings.micro_batches)
-    positions = next_token.chunk(settings.row_length // place.parts("positions"), rows, model.config.vocab_size)
-    parts["logits"] = rows * positions * model.config.vocab_size // place.parts("vocab") * 4
+    tokens, words = settings.row_length // place.parts("positions"), model.config.vocab_size
+    positions = next_token.chunk(tokens, rows, words, Execution(place).platform)
+    parts["logits"] = rows * positions * words // place.parts("vocab") * 4
     if lora:
         parts["merged layers"] = _merged(frozen["decoder"], layout.shardings(model, frozen, place), lora, model)
     return parts

@@ -89,9 +89,10 @@ def test_a_large_vocabulary_is_judged_by_chunks(monkeypatch: pytest.MonkeyPatch)
         return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(PARAMS, hidden)
 
     whole = outputs()
-    monkeypatch.setattr(next_token, "_LOGITS", 1)
+    for limit in ("_LOGITS", "_CPU_LOGITS"):
+        monkeypatch.setattr(next_token, limit, 1)
     monkeypatch.setattr(next_token, "_POSITIONS", 10)
-    assert next_token.chunk(12, 2, tiny.VOCAB) == 4
+    assert next_token.chunk(12, 2, tiny.VOCAB, "cpu") == 4
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), outputs(), whole)
     assert "12,64]" in str(jax.make_jaxpr(lambda h: h @ PARAMS["unembedding"].T)(hidden))
     assert "12,64]" not in str(jax.make_jaxpr(lambda h: next_token.judge(model, PARAMS, h, TOKENS))(hidden))
