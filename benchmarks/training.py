@@ -1,7 +1,8 @@
 """Real tokens a second of a training step beside transformers: the same weights, examples, loss and optimizer.
 
 python benchmarks/training.py runs/arithmetic            what a run trains its student and its ORM on
-python benchmarks/training.py runs/arithmetic --large    a random Llama of 134 million parameters, rows of 512 tokens
+python benchmarks/training.py runs/arithmetic --large    a random Llama of 134 million parameters, rows of 512 tokens,
+                                                         on one device with both threads
 
 A processor that has no products of bfloat16 takes ten times as long for them in torch: --dtypes float32.
 
@@ -13,7 +14,7 @@ as no token anywhere. AdamW on both sides; Muon, which runs use, beside it.
 
 Needs the extra `parity`. All ways take turns, for a stretch of steps each, so that a machine that is slower for a while
 is so for all of them. Prints JSON: tokens a second (medians of the stretches), and the ratios of the same rows, and of
-the best of each side. Five minutes a kind of step on two cores; --large a quarter of an hour, with --rounds 2.
+the best of each side. Five minutes a kind of step on two cores, and as long with --large and --rounds 2.
 """
 
 from __future__ import annotations
