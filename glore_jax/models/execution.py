@@ -12,6 +12,7 @@ from glore_jax.parallel import rules
 from glore_jax.parallel.placement import Placement
 
 REMAT = ("none", "products", "full")
+_OF_WEIGHTS = ("vocab", "embed", "heads", "kv_heads", "mlp")  # logical axes
 _TILE = 16  # rows of a matrix in bfloat16 that lie together in the memory of a TPU
 _SOLID = 32  # chips of a torus of three axes over which its compiler gathers and scatters at most (found by trying)
 
@@ -51,8 +52,10 @@ class Execution:
 
     @property
     def flat(self) -> bool:
-        """Whether rows and tokens are one axis of the matrices that are multiplied: on a CPU that has whole rows."""
-        return self.platform == "cpu" and self.parts[1] == 1
+        """Whether products are those of `models.products`, rows and tokens being one axis: on CPUs that compute with whole
+        rows and whole weights. Of parts of weights the compiler would gather more than without."""
+        whole = self.place is None or self.own_rows or all(self.place.parts(name) == 1 for name in _OF_WEIGHTS)
+        return self.platform == "cpu" and self.parts[1] == 1 and whole
 
     @property
     def splits_weights(self) -> bool:
