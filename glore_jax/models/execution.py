@@ -52,8 +52,10 @@ class Execution:
 
     @property
     def flat(self) -> bool:
-        """Whether products are those of `models.products`, rows and tokens being one axis: on CPUs that compute with whole
-        rows and whole weights. Of parts of weights the compiler would gather more than without."""
+        """Whether products are those of `models.products`: on CPUs that compute with whole rows and whole weights.
+
+        Of parts of weights the compiler would gather more than without.
+        """
         whole = self.place is None or self.own_rows or all(self.place.parts(name) == 1 for name in _OF_WEIGHTS)
         return self.platform == "cpu" and self.parts[1] == 1 and whole
 
