@@ -69,10 +69,10 @@ def training_step(
     kind: str, config: DecoderConfig, params: Any, examples: Sequence[Example], settings: Any, device: str
 ) -> float:
     """Seconds of a step on full rows, read causally without a mask."""
-    side = training.Theirs(training.Work(kind, config, params, examples, settings, 1), "bfloat16")
+    side = training.Theirs(training.Work(kind, config, params, examples, settings, 4, 1), "bfloat16")
     side.model.to(device)
     side.head.to(device)
-    work = training.Work(kind, config, None, examples, settings, 1)
+    work = training.Work(kind, config, None, examples, settings, 4, 1)
     feed = (
         {name: None if x is None else x.to(device) for name, x in batch.items()}
         for batch in training.padded(work, settings.rows)
