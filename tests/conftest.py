@@ -7,7 +7,6 @@ data that the repository does not hold; see `public_data.py`. `GLORE_TEST_DEVICE
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import resource
 import shutil
@@ -37,9 +36,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-# Tracing makes millions of objects: to look for garbage after every 700 new ones takes a tenth of all time.
-gc.set_threshold(50_000)
 
 # How long an example takes says more about the machine, and about compilation, than about the code.
 hypothesis.settings.register_profile("any machine", deadline=None)
